@@ -1,0 +1,76 @@
+"""The interface every distillation method implements, and what every student predicts.
+
+A `Distiller` is a value: pure functions bound to their static choices by `make(num_members, num_classes, ...)` in one file
+per method. The training engine calls them and never asks which method it runs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from edd.typing import Array, PyTree
+
+MEASURES = ("total_uncertainty", "data_uncertainty", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information")
+
+
+class Prediction(NamedTuple):
+    """What a network or an ensemble says about each example; a field is None where the method has no such quantity.
+
+    Shapes: `log_probs` [*B, K], the rest [*B]. Uncertainties are in nats and >= 0; `precision` is the Dirichlet's.
+    """
+
+    log_probs: Array
+    total: Array | None = None
+    data: Array | None = None
+    mutual_information: Array | None = None
+    expected_pairwise_kl: Array | None = None
+    reverse_mutual_information: Array | None = None
+    precision: Array | None = None
+
+
+class Distiller(NamedTuple):
+    """One distillation method.
+
+    Attributes:
+      student: (make_backbone: num_outputs -> Model) -> Model, the network to train.
+      init: key -> (params trained beside the backbone, state that is not trained); either may be an empty dict.
+      targets: members' logits [M, *B, K] -> the smallest pytree the loss needs, example axes first. None: trains on labels.
+      loss: (outputs, targets, params, state, labels, key) -> [*B], nats per example, never reduced.
+      predict: (outputs, params, state, key) -> Prediction.
+      penalty: (variables, params, state, key) -> scalar added to the mean loss, or None.
+      statistics: (outputs, targets, params, state) -> additive sums over the batch in evaluation mode, or None.
+      update: (statistics, variables, params, state, step) -> (variables, params, state), or None.
+      update_from: what `statistics` is summed over before `update`: "nothing", "minibatch" or "design_set".
+      update_every: steps between two updates.
+      finalize: (model, variables, params, state) -> the same four as shipped.
+      gradient_transform: (gradients of (variables, params)) -> the same, or None.
+    """
+
+    student: Callable
+    init: Callable
+    targets: Callable | None
+    loss: Callable
+    predict: Callable
+    penalty: Callable | None = None
+    statistics: Callable | None = None
+    update: Callable | None = None
+    update_from: str = "nothing"
+    update_every: int = 1
+    finalize: Callable = lambda model, variables, params, state: (model, variables, params, state)
+    gradient_transform: Callable | None = None
+
+
+def softmax_prediction(logits: Array) -> Prediction:
+    """Prediction of a plain softmax network: its entropy is all data uncertainty; it has no knowledge measures."""
+    log_probs = jax.nn.log_softmax(logits)
+    probs = jnp.exp(log_probs)
+    entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), -1)
+    return Prediction(log_probs=log_probs, total=entropy, data=entropy)
+
+
+def no_parameters(key) -> tuple[PyTree, PyTree]:
+    """`init` of a method that trains nothing beside its backbone and keeps no state."""
+    del key
+    return {}, {}

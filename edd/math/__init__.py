@@ -1,0 +1,1 @@
+"""Stable special functions, reductions, pytree helpers and argument checks (floor 0)."""

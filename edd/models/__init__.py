@@ -1,0 +1,1 @@
+"""Backbones behind `Model(init, apply, templates)`; the only floor that imports flax."""

@@ -1,0 +1,30 @@
+"""What a model is to the rest of the library: pure functions over variables, for one member."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from edd.typing import Array
+
+
+class Outputs(NamedTuple):
+    """A model's outputs: `logits` [B, K], `penultimate` activations [B, d], `positions` [B, P, K] logits per tile or None."""
+
+    logits: Array
+    penultimate: Array
+    positions: Array | None = None
+
+
+class Model(NamedTuple):
+    """One network as pure functions.
+
+    Attributes:
+      init: (key, example) -> variables; `example` is a batch of inputs [B, *S], only its shape and dtype matter.
+      apply: (variables, x [B, *S], *, train, rngs) -> (Outputs, new_state). `rngs` is None or {"dropout": keys [B]}, one
+        typed key per example, so that no draw depends on how a batch is spread over devices. `new_state` is
+        {"batch_stats": ...} after a training pass of a model with BatchNorm and {} otherwise; merge as `{**variables, **new_state}`.
+      templates: variables -> (weights [K, d], bias [K]) of the last linear layer.
+    """
+
+    init: Callable
+    apply: Callable
+    templates: Callable
