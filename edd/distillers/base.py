@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from edd.typing import Array, PyTree
+from edd.uncertainty import dirichlet
 
 MEASURES = ("total_uncertainty", "data_uncertainty", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information")
 
@@ -68,6 +69,29 @@ def softmax_prediction(logits: Array) -> Prediction:
     probs = jnp.exp(log_probs)
     entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), -1)
     return Prediction(log_probs=log_probs, total=entropy, data=entropy)
+
+
+def dirichlet_prediction(logits: Array, offset: float = 0.0) -> Prediction:
+    """Prediction of a Prior Network with concentration exp(z) + `offset`; probabilities are softmax(z) whatever the offset.
+
+    Concentrations are kept inside float32's range (exp(z) itself would overflow at z = 88.7), so every measure is finite.
+
+    References:
+      Ryabinin, Malinin & Gales 2021, section 2; `softmax(z)` as the mean is the optimum of the losses for every offset.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    limits = jnp.finfo(logits.dtype)
+    largest = jnp.log(limits.max) - jnp.log(logits.shape[-1] + 0.0) - 1.0
+    concentration = jnp.exp(jnp.clip(logits, jnp.log(limits.tiny) + 1.0, largest)) + offset
+    return Prediction(
+        log_probs=log_probs,
+        total=dirichlet.total_uncertainty(concentration),
+        data=dirichlet.data_uncertainty(concentration),
+        mutual_information=dirichlet.mutual_information(concentration),
+        expected_pairwise_kl=dirichlet.expected_pairwise_kl(concentration),
+        reverse_mutual_information=dirichlet.reverse_mutual_information(concentration),
+        precision=jnp.sum(concentration, -1),
+    )
 
 
 def no_parameters(key) -> tuple[PyTree, PyTree]:

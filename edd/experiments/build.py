@@ -1,0 +1,162 @@
+"""From names to functions: the tables of models and methods, and what settings need before a program can be built."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from edd.data import sources
+from edd.distillers import end, end2, proxy, supervised
+from edd.distillers.base import Distiller
+from edd.experiments import settings as settings_lib
+from edd.models import cifar_resnet, cnn, mlp, wide_resnet
+
+MODELS = {"mlp": mlp.make, "cnn": cnn.make, "wide_resnet": wide_resnet.make, "cifar_resnet": cifar_resnet.make}
+
+METHODS = {
+    "supervised": supervised.make,
+    "end": end.make,
+    "end2": end2.make,
+    "proxy": proxy.make,
+    "forward_proxy": functools.partial(proxy.make, direction="forward"),
+}
+
+SMOKE_OPTIONS = {
+    "mlp": {"widths": (8,)},
+    "cnn": {"widths": (4, 8), "dense": 16},
+    "wide_resnet": {"depth": 10, "widen": 1},
+    "cifar_resnet": {"depth": 8},
+}
+
+
+def lookup(table: dict, what: str, name: str) -> Callable:
+    """The entry of a table; an unknown name raises ValueError listing the known ones."""
+    if name not in table:
+        raise ValueError(settings_lib.unknown_name(what, name, table))
+    return table[name]
+
+
+def _bind(make: Callable, what: str, options: dict) -> Callable:
+    """`make` with options bound; an option it does not take raises ValueError naming the nearest."""
+    known = [name for name, parameter in inspect.signature(make).parameters.items() if parameter.default is not inspect.Parameter.empty]
+    for option in options:
+        if option not in known:
+            raise ValueError(settings_lib.unknown_name(f"{what} option", option, known))
+    return functools.partial(make, **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
+
+
+def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Callable:
+    """make_backbone: number of outputs -> Model, with BatchNorm statistics averaged over `axis_name` in training.
+
+    Examples:
+      >>> make_backbone = backbone(settings_lib.Model("mlp", {"widths": [8]}), axis_name=None)
+      >>> type(make_backbone(3)).__name__
+      'Model'
+    """
+    make = lookup(MODELS, "model", model.name)
+    return functools.partial(_bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
+
+
+def distiller(student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int) -> Distiller:
+    """The method of a student; `hold_epochs` and `decay_epochs` among its options become steps.
+
+    Raises:
+      ValueError: for an unknown method or option, or a value out of the method's range.
+    """
+    options = dict(student.options)
+    for phase in ("hold", "decay"):
+        if f"{phase}_epochs" in options:
+            options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
+    make = lookup(METHODS, "method", student.method)
+    return _bind(make, f"method {student.method!r}", options)(num_members, num_classes)
+
+
+def num_steps(training: settings_lib.Training, num_examples: int) -> int:
+    """Steps of a training program: whole batches only, so an epoch is N // batch_size steps; at least 1 in all."""
+    steps = max(1, math.ceil(training.epochs * (num_examples // training.batch_size)))
+    return min(steps, training.max_steps) if training.max_steps else steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Sets:
+    """A run's data in memory: what it trains on, what it is tested on, and the out-of-distribution sets' inputs."""
+
+    info: sources.Info
+    train: sources.Split
+    validation: sources.Split | None
+    test: sources.Split
+    ood: dict[str, sources.Split]
+
+
+def data(settings: settings_lib.Settings) -> Sets:
+    """Loads every set of a run (seeded arrays of the same shapes in a smoke run).
+
+    Raises:
+      ValueError: if an out-of-distribution set's inputs have another shape than the training inputs.
+    """
+    spec = settings.data
+    info = sources.info(spec.name, **spec.options)
+    if settings.smoke:
+        splits = {name: sources.smoke(info, 64, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
+    else:
+        load = functools.partial(sources.load, data_dir=spec.data_dir)
+        splits = {
+            "train": _first(load(spec.name, spec.train_split, **spec.options), spec.num_train),
+            "test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test),
+        }
+        for name, options in spec.ood.items():
+            options = dict(options)
+            source, split = options.pop("source", name), options.pop("split", "test")
+            splits[name] = _first(load(source, split, **options), spec.num_ood)
+    for name in spec.ood:
+        if splits[name].inputs.shape[1:] != splits["train"].inputs.shape[1:]:
+            raise ValueError(
+                f"out-of-distribution set {name!r} has inputs of shape {splits[name].inputs.shape[1:]}, "
+                f"but {spec.name!r} has {splits['train'].inputs.shape[1:]}: they must be equal"
+            )
+    train, validation = _hold_out(splits["train"], spec.validation, settings.seed)
+    return Sets(info, train, validation, splits["test"], {name: splits[name] for name in spec.ood})
+
+
+def _first(split: sources.Split, count: int) -> sources.Split:
+    return sources.Split(split.inputs[:count], split.labels[:count]) if count else split
+
+
+def _hold_out(split: sources.Split, fraction: float, seed: int) -> tuple[sources.Split, sources.Split | None]:
+    if not fraction:
+        return split, None
+    order = np.random.default_rng([seed, 1]).permutation(len(split.labels))
+    count = max(1, round(fraction * len(order)))
+    held, kept = np.sort(order[:count]), np.sort(order[count:])
+    return sources.Split(split.inputs[kept], split.labels[kept]), sources.Split(split.inputs[held], split.labels[held])
+
+
+def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
+    """The smoke version of a run: two members, two steps, tiny backbones, few resamples; the structure stays.
+
+    Examples:
+      >>> training = settings_lib.Training(settings_lib.Model("mlp"), epochs=50.0)
+      >>> full = settings_lib.Settings("toy", settings_lib.Data("digits"), settings_lib.Ensemble(10, training), {})
+      >>> shrink(full).ensemble.num_members, shrink(full).ensemble.training.max_steps
+      (2, 2)
+    """
+
+    def small(training):
+        options = {**training.model.options, **SMOKE_OPTIONS.get(training.model.name, {})}
+        model = dataclasses.replace(training.model, options=options)
+        return dataclasses.replace(training, model=model, batch_size=min(training.batch_size, 16), epochs=1.0, max_steps=2)
+
+    students = {
+        name: dataclasses.replace(student, seeds=min(student.seeds, 2), training=small(student.training))
+        for name, student in settings.students.items()
+    }
+    ensemble = dataclasses.replace(
+        settings.ensemble, num_members=min(settings.ensemble.num_members, 2), training=small(settings.ensemble.training)
+    )
+    heat_map_points = min(settings.evaluation.heat_map_points, 16)
+    evaluation = dataclasses.replace(settings.evaluation, num_resamples=10, heat_map_points=heat_map_points)
+    spec = dataclasses.replace(settings.data, validation=0.0)
+    return dataclasses.replace(settings, data=spec, ensemble=ensemble, students=students, evaluation=evaluation, smoke=True)
