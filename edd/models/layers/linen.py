@@ -1,0 +1,72 @@
+"""From a Linen module to `Model(init, apply, templates)`."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from edd.models.base import Model, Outputs
+
+HEAD = "output"  # name of every backbone's last linear layer
+ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh}
+
+
+def activation(name: str) -> Callable:
+    """The activation function called `name`; ValueError listing the known ones otherwise."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(sorted(ACTIVATIONS))}, got {name!r}")
+    return ACTIVATIONS[name]
+
+
+def positive_integers(name: str, values: tuple[int, ...], *, minimum: int = 1) -> tuple[int, ...]:
+    """`values` as a tuple of integers; ValueError unless each is at least `minimum`."""
+    checked = tuple(int(value) for value in values)
+    if any(value < minimum for value in checked):
+        raise ValueError(f"{name} must be at least {minimum}, got {checked}")
+    return checked
+
+
+def head(inputs, num_classes: int, kernel_init: Callable | None = None) -> Outputs:
+    """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method."""
+    penultimate = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+    kernel_init = kernel_init or nn.initializers.lecun_normal()
+    return Outputs(logits=nn.Dense(num_classes, kernel_init=kernel_init, name=HEAD)(penultimate), penultimate=penultimate)
+
+
+def as_model(module: nn.Module, *, input_rank: int | None) -> Model:
+    """Wraps a Linen module called as `module(x, train=, keys=) -> Outputs` whose last layer is `head`.
+
+    Args:
+      module: the network; its variables are "params" and, with BatchNorm, "batch_stats".
+      input_rank: number of axes of a batch, 4 for images [B, H, W, C]; None for any batch of at least two axes.
+
+    Returns:
+      `Model`. No Linen random stream is used in `apply`: dropout takes explicit per-example keys.
+    """
+
+    def check(shape):
+        if input_rank is None:
+            if len(shape) < 2:
+                raise ValueError(f"inputs must be a batch [B, *S] with at least 2 axes, got shape {tuple(shape)}")
+        elif len(shape) != input_rank:
+            layout = "[B, height, width, channels]" if input_rank == 4 else f"with {input_rank} axes"
+            raise ValueError(f"inputs must be a batch {layout}, got shape {tuple(shape)}")
+
+    def init(key, example):
+        check(example.shape)
+        return module.init(key, jnp.zeros(example.shape), train=False, keys=None)
+
+    def apply(variables, x, *, train, rngs=None):
+        check(x.shape)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"inputs must be floating point, got {x.dtype}; apply edd.data.augment.preprocess first")
+        keys = None if rngs is None else rngs.get("dropout")
+        if train and "batch_stats" in variables:
+            return module.apply(variables, x, train=True, keys=keys, mutable=["batch_stats"])
+        return module.apply(variables, x, train=train, keys=keys), {}
+
+    def templates(variables):
+        layer = variables["params"][HEAD]
+        return layer["kernel"].T, layer["bias"]
+
+    return Model(init, apply, templates)

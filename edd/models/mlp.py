@@ -1,0 +1,81 @@
+"""Multi-layer perceptron: any number of hidden layers, dropout, optional LayerNorm before the output layer."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from edd.models.base import Model, Outputs
+from edd.models.layers import linen
+from edd.models.layers.dropout import dropout
+
+
+class Network(nn.Module):
+    """The Linen module behind `make`."""
+
+    num_classes: int
+    widths: tuple[int, ...]
+    dropout: float
+    layer_norm: bool
+    activation: str
+    dtype: jnp.dtype | None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool, keys) -> Outputs:
+        x = x.reshape(x.shape[0], -1)
+        for index, width in enumerate(self.widths):
+            x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+            x = linen.activation(self.activation)(x)
+            x = dropout(keys, x, self.dropout, index, train=train)
+        if self.layer_norm:
+            x = nn.LayerNorm(epsilon=1e-5)(x)
+        return linen.head(x, self.num_classes)
+
+
+def make(
+    num_classes: int,
+    *,
+    widths: tuple[int, ...] = (64, 64),
+    dropout: float = 0.0,
+    layer_norm: bool = False,
+    activation: str = "relu",
+    dtype=None,
+    axis_name: str | None = None,
+) -> Model:
+    """A multi-layer perceptron on flattened inputs; logits are unitless.
+
+    Hidden kernels start from He's normal distribution (variance 2 / fan-in, right for ReLU), the output layer from LeCun's
+    (variance 1 / fan-in, so that initial logits have about unit scale), biases at zero. Cost: one matrix product per layer.
+
+    Args:
+      num_classes: outputs of the last layer, K >= 1.
+      widths: hidden units per layer; () is a linear model.
+      dropout: probability of dropping a hidden unit, in [0, 1).
+      layer_norm: normalise the penultimate activations (over their features) before the output layer.
+      activation: "relu", "gelu" or "tanh".
+      dtype: dtype of the hidden layers, for instance jnp.bfloat16; None for the inputs'. Parameters and logits stay float32.
+      axis_name: accepted for uniformity; nothing here depends on the other examples of a batch.
+
+    Returns:
+      `Model`; inputs are [B, *S], flattened to [B, prod(S)].
+
+    Raises:
+      ValueError: a width or `num_classes` below 1, a rate outside [0, 1), an unknown activation.
+
+    References:
+      Ryabinin, Malinin & Gales 2021, section 5 (LayerNorm before the last layer). He et al. 2015, "Delving Deep into
+      Rectifiers" (initialisation).
+
+    Examples:
+      >>> import jax
+      >>> model = make(3, widths=(16,))
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 2)))
+      >>> outputs, _ = model.apply(variables, jnp.ones((5, 2)), train=False, rngs=None)
+      >>> outputs.logits.shape, outputs.penultimate.shape
+      ((5, 3), (5, 16))
+    """
+    del axis_name
+    linen.positive_integers("num_classes", (num_classes,))
+    linen.activation(activation)
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    network = Network(num_classes, linen.positive_integers("widths", widths), dropout, layer_norm, activation, dtype)
+    return linen.as_model(network, input_rank=None)
