@@ -1,0 +1,69 @@
+"""Spirals with 3, 6, 10 or 20 arms: where EnD2 breaks down with the number of classes and the proxy does not.
+
+Reproduces: tables 5 and 6 and figures 4 and 5 of the proxy paper (its appendix): error in percent and median precision.
+One run is one arm count and one seed; merge them with launch/report.py. The paper gives neither network, nor number of
+members, points or noise: 4 x 64 ReLU, 10 members, 1,000 training points per arm and noise 0.2 / 0.1 / 0.05 / 0.025
+are inferred. Inputs are divided by 100; `raw` leaves them as they are.
+
+Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, smoke. Raw inputs clip EnD2's concentration.
+Command: python launch/run.py --config configs/spirals.py:arms=10,seed=0 --workdir runs/spirals/arms10-seed0
+"""
+
+from ml_collections import ConfigDict
+
+NOISE = {3: 0.2, 6: 0.1, 10: 0.05, 20: 0.025}
+PAPER = {  # arms -> row -> table 5 (error) and table 6 (median precision)
+    3: {"Single": (0.0148, None), "EnD2": (0.0198, 278.7), "proxy_reverse": (0.0122, 4413.5), "Ensemble": (0.011, 14350.7)},
+    6: {"Single": (0.0193, None), "EnD2": (0.0238, 13.6), "proxy_reverse": (0.0157, 2791.2), "Ensemble": (0.016, 10275.9)},
+    10: {"Single": (0.0099, None), "EnD2": (0.0492, 11.75), "proxy_reverse": (0.0061, 2691.5), "Ensemble": (0.005, 8859.8)},
+    20: {"Single": (0.0075, None), "EnD2": (None, None), "proxy_reverse": (0.0052, 3985.2), "Ensemble": (0.005, 6049.4)},
+}
+
+
+def training(epochs: float, layer_norm: bool = False) -> dict:
+    return {
+        "model": {"name": "mlp", "options": {"widths": [64, 64, 64, 64], "layer_norm": layer_norm}},
+        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
+        "epochs": epochs,
+        "batch_size": 256,
+    }
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
+    unknown = set(given) - {"arms", "seed", "raw", "layer_norm", "smoke"}
+    if unknown:
+        raise ValueError(f"unknown argument {sorted(unknown)}: known are arms=N, seed=N, raw, layer_norm, smoke")
+    arms = int(given.get("arms", 3))
+    if arms not in NOISE:
+        raise ValueError(f"arms must be one of {sorted(NOISE)}, got {arms}")
+    seed, raw, layer_norm = int(given.get("seed", 0)), "raw" in given, "layer_norm" in given
+    source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points_per_arm": 1000, "seed": seed}
+    clip = {"max_concentration": 1e8} if raw else {}
+    config = ConfigDict(
+        {
+            "name": "spirals",
+            "seed": seed,
+            "smoke": "smoke" in given,
+            "data": {"name": "spirals", "options": source, "ood": {"spiral_ring": dict(source)}},
+            "ensemble": {"num_members": 10, "training": training(100.0)},
+            "students": {
+                "EnD": {"method": "end", "training": training(600.0, layer_norm)},
+                "EnD2": {"method": "end2", "training": training(600.0, layer_norm), "options": {"target_smoothing": 1e-4, **clip}},
+                "proxy_reverse": {"method": "proxy", "training": training(600.0, layer_norm)},
+                "proxy_forward": {"method": "forward_proxy", "training": training(600.0, layer_norm)},
+            },
+            "evaluation": {
+                "num_resamples": 200,
+                "heat_map": 500.0 if raw else 5.0,
+                "reference": {
+                    row: {
+                        **({"accuracy": 1.0 - error} if error is not None else {}),
+                        **({"median_precision": precision} if precision is not None else {}),
+                    }
+                    for row, (error, precision) in PAPER[arms].items()
+                },
+            },
+        }
+    )
+    return config.lock()

@@ -1,0 +1,131 @@
+"""Predictions of trained networks and of the ensemble: streamed over batches, numpy out, and what they cost."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from edd.data import pipeline
+from edd.distillers.base import Distiller, Prediction
+from edd.ensembles import members
+from edd.losses import proxy
+from edd.models.base import Model
+from edd.typing import PyTree
+from edd.uncertainty import dirichlet, ensemble
+
+
+class Trained(NamedTuple):
+    """Networks as shipped: `variables`, `params` and `state` have a leading replica axis [R, ...]; `alive` is bool [R]."""
+
+    model: Model
+    distiller: Distiller
+    variables: PyTree
+    params: PyTree
+    state: PyTree
+    alive: np.ndarray
+
+
+def survivors(trained: Trained, what: str) -> Trained:
+    """`trained` without its diverged replicas; ValueError if none is left."""
+    indices = np.flatnonzero(trained.alive)
+    if indices.size == 0:
+        raise ValueError(f"every one of the {len(trained.alive)} {what} diverged: lower the learning rate or clip the gradient")
+    if indices.size == len(trained.alive):
+        return trained
+    keep = lambda tree: members.take(tree, indices) if jax.tree.leaves(tree) else tree  # noqa: E731
+    return trained._replace(
+        variables=keep(trained.variables), params=keep(trained.params), state=keep(trained.state), alive=trained.alive[indices]
+    )
+
+
+def replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
+    """Jitted: inputs [B, *S] -> Prediction with a leading replica axis [R, B, ...]."""
+
+    @jax.jit
+    def predict(inputs):
+        outputs = members.apply(trained.model, trained.variables, preprocess(inputs))
+        one = lambda out, params, state: trained.distiller.predict(out, params, state, key)  # noqa: E731
+        return jax.vmap(one)(outputs, trained.params, trained.state)
+
+    return predict
+
+
+def member_logits_function(model: Model, variables: PyTree, preprocess: Callable) -> Callable:
+    """Jitted: inputs [B, *S] -> the members' logits [M, B, K]."""
+    return jax.jit(lambda inputs: members.apply(model, variables, preprocess(inputs)).logits)
+
+
+def ensemble_prediction(member_logits) -> Prediction:
+    """The ensemble's Prediction from its members' logits [M, *B, K]; precision is the proxy's (Stirling)."""
+    log_probs = jax.nn.log_softmax(member_logits)
+    measures = ensemble.measures(log_probs)
+    target = proxy.proxy_target(log_probs)
+    return Prediction(
+        log_probs=target.log_mean_probs,
+        total=measures.total,
+        data=measures.data,
+        mutual_information=measures.mutual_information,
+        expected_pairwise_kl=measures.expected_pairwise_kl,
+        reverse_mutual_information=measures.reverse_mutual_information,
+        precision=target.precision,
+    )
+
+
+def proxy_prediction(member_logits) -> Prediction:
+    """The proxy Dirichlet itself, precision times mean, scored with the Dirichlet measures (table 9's last row).
+
+    Precision is capped at 1e30 (identical members have an infinite one) and concentrations are kept above 1e-30.
+    """
+    target = proxy.proxy_target(jax.nn.log_softmax(member_logits))
+    precision = jnp.clip(target.precision, 1e-20, 1e30)
+    concentration = jnp.maximum(jnp.exp(target.log_mean_probs) * precision[..., None], 1e-30)
+    return Prediction(
+        log_probs=target.log_mean_probs,
+        total=dirichlet.total_uncertainty(concentration),
+        data=dirichlet.data_uncertainty(concentration),
+        mutual_information=dirichlet.mutual_information(concentration),
+        expected_pairwise_kl=dirichlet.expected_pairwise_kl(concentration),
+        reverse_mutual_information=dirichlet.reverse_mutual_information(concentration),
+        precision=target.precision,
+    )
+
+
+def stream(function: Callable, inputs: np.ndarray, batch_size: int, axis: int) -> PyTree:
+    """`function` over all inputs in padded batches of one size; outputs are joined along their example `axis`.
+
+    Args:
+      function: inputs [B, *S] -> pytree whose leaves have the example axis at `axis`; None leaves are kept.
+      inputs: [N, *S].
+      batch_size: rows per call.
+      axis: 0 for [B, ...] outputs, 1 for [R, B, ...].
+
+    Returns:
+      Pytree of numpy arrays.
+    """
+    pieces = []
+    for batch in pipeline.evaluation_batches({"inputs": inputs}, min(batch_size, len(inputs))):
+        count = int(batch["mask"].sum())
+        outputs = jax.device_get(function(batch["inputs"]))
+        pieces.append(jax.tree.map(lambda leaf, count=count: leaf[:count] if axis == 0 else leaf[:, :count], outputs))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis), *pieces)
+
+
+def costs(functions: dict[str, Callable], inputs: np.ndarray, repeats: int = 7) -> dict[str, float]:
+    """Milliseconds per 1,000 predictions of each function on the same batch: interleaved, medians, compilation left out."""
+    samples = {name: [] for name in functions}
+    for function in functions.values():
+        jax.block_until_ready(function(inputs))
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function(inputs))
+            samples[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) * 1e6 / len(inputs) for name, values in samples.items()}
+
+
+def num_parameters(variables: PyTree, params: PyTree = ()) -> int:
+    """Trained numbers of one network (running statistics are not counted); leaves without a replica axis."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves((variables["params"], params)))
