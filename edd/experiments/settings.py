@@ -220,7 +220,7 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
       ValueError: unknown config key 'nam': did you mean 'name'? known: name, options
     """
     if not isinstance(values, dict):
-        raise ValueError(f"config key '{path}' must hold a mapping with the fields of {cls.__name__}, got {values!r}")
+        raise ValueError(f"config key '{path.rstrip(".")}' must hold a mapping with the fields of {cls.__name__}, got {values!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
