@@ -219,8 +219,9 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
         ...
       ValueError: unknown config key 'nam': did you mean 'name'? known: name, options
     """
+    where = path.rstrip(".")
     if not isinstance(values, dict):
-        raise ValueError(f"config key '{path.rstrip(".")}' must hold a mapping with the fields of {cls.__name__}, got {values!r}")
+        raise ValueError(f"config key '{where}' must hold a mapping with the fields of {cls.__name__}, got {values!r}")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key in values:
@@ -237,7 +238,7 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
     try:
         return cls(**converted)
     except ValueError as error:
-        raise ValueError(f"config section '{path.rstrip('.') or 'top level'}': {error}") from None
+        raise ValueError(f"config section '{where or 'top level'}': {error}") from None
 
 
 def unknown_name(what: str, name: str, known) -> str:
