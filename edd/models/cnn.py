@@ -101,7 +101,6 @@ def make(
         raise ValueError(f"channels and kernels must have the same length >= 1, got {channels} and {kernels}")
     if downsample not in ("stride", "max_pool"):
         raise ValueError(f'downsample must be "stride" or "max_pool", got {downsample!r}')
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    linen.fraction("dropout", dropout)
     network = Network(num_classes, channels, kernels, hidden, downsample, batch_norm, dropout, activation, dtype, axis_name)
     return linen.as_model(network, input_rank=4)

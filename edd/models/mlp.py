@@ -75,7 +75,6 @@ def make(
     del axis_name
     linen.positive_integers("num_classes", (num_classes,))
     linen.activation(activation)
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    linen.fraction("dropout", dropout)
     network = Network(num_classes, linen.positive_integers("widths", widths), dropout, layer_norm, activation, dtype)
     return linen.as_model(network, input_rank=None)

@@ -26,6 +26,12 @@ def positive_integers(name: str, values: tuple[int, ...], *, minimum: int = 1) -
     return checked
 
 
+def fraction(name: str, value: float) -> None:
+    """Raises ValueError unless `value` lies in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
 def head(inputs, num_classes: int, kernel_init: Callable | None = None) -> Outputs:
     """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method."""
     penultimate = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
