@@ -1,0 +1,220 @@
+"""The report's figures: each function takes rows (one per name), returns a matplotlib Figure or None where it has nothing to show.
+
+Figures are drawn on the Agg canvas without pyplot: no global state, no display.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edd.experiments import style
+from edd.experiments.predictions import Row
+from edd.experiments.tables import MEASURES
+from edd.metrics import calibration, detection, rejection
+
+
+def representatives(rows: Sequence[Row]) -> list[Row]:
+    """The first row of every name: figures show one seed, tables all of them."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.name, row)
+    return list(first.values())
+
+
+def _usable(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if np.isfinite(np.exp(row.predictions["test"].log_probs)).all()]
+
+
+def knowledge(row: Row, set_name: str) -> tuple[np.ndarray | None, str]:
+    """The row's knowledge uncertainty (mutual information) on a set, or its total uncertainty where it has none; and which."""
+    prediction = row.predictions[set_name]
+    measure = "mutual_information" if prediction.mutual_information is not None else "total"
+    values = getattr(prediction, measure)
+    return (values if values is not None and not np.isnan(values).any() else None), measure
+
+
+# --- calibration ------------------------------------------------------------------------------------------------------
+
+
+def reliability(rows: Sequence[Row], labels: np.ndarray, *, num_bins: int = 15):
+    """Reliability diagrams: accuracy against confidence per bin, the gap to the diagonal shaded, and where the examples lie."""
+    rows = _usable(rows)
+    if not rows:
+        return None
+    colour = style.colours(rows)
+
+    def draw(figure, axes):
+        for index, (axis, row) in enumerate(zip(axes, rows)):
+            probs = np.exp(row.predictions["test"].log_probs)
+            _reliability_panel(axis, probs, labels, num_bins, colour[row.name])
+            axis.set_title(row.name)
+            axis.set_xlabel("confidence")
+            if index % 4 == 0:
+                axis.set_ylabel("accuracy")
+
+    return style.panels(draw, len(rows), height=3.0)
+
+
+def _reliability_panel(axis, probs, labels, num_bins, colour):
+    curve = calibration.reliability_curve(probs, labels, num_bins=num_bins)
+    counts = np.asarray(curve.count, float)
+    accuracy, confidence = np.asarray(curve.accuracy, float), np.asarray(curve.confidence, float)
+    full = counts > 0
+    centres, width = (np.arange(num_bins) + 0.5) / num_bins, 1 / num_bins
+    axis.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle=(0, (4, 3)), zorder=2)
+    axis.bar(centres[full], accuracy[full], width, color=colour, alpha=0.30, edgecolor="white", linewidth=0.8, zorder=1)
+    axis.bar(centres[full], (confidence - accuracy)[full], width, bottom=accuracy[full], color="none", edgecolor="#C8443C",
+             hatch="////", linewidth=0.0, alpha=0.8, zorder=2)  # fmt: skip
+    axis.scatter(confidence[full], accuracy[full], s=8 + 90 * np.sqrt(counts[full] / counts.sum()), color=colour, zorder=4, linewidth=0)
+    error = float(calibration.expected_calibration_error(probs, labels, num_bins=num_bins))
+    axis.text(0.04, 0.94, f"ECE {100 * error:.1f} %", transform=axis.transAxes, va="top", fontsize=9)
+    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+
+
+# --- knowledge uncertainty in and out of distribution -----------------------------------------------------------------
+
+
+def uncertainty_histograms(rows: Sequence[Row]):
+    """Histograms of knowledge uncertainty (mutual information) on a logarithmic axis, in and out of distribution, per row."""
+    rows = [row for row in rows if knowledge(row, "test")[1] == "mutual_information"]
+    rows = [row for row in rows if all(knowledge(row, name)[0] is not None for name in row.predictions)]
+    if not rows:
+        return None
+    everything = np.concatenate([knowledge(row, name)[0] for row in rows for name in row.predictions])
+    positive = everything[np.isfinite(everything) & (everything > 0)]
+    if not positive.size:
+        return None
+    low, high = max(np.quantile(positive, 0.002), 1e-9), positive.max()
+    edges = np.logspace(np.log10(low), np.log10(max(high, 10 * low)), 41)
+
+    def draw(figure, axes):
+        for index, (axis, row) in enumerate(zip(axes, rows)):
+            _histogram_panel(axis, row, edges)
+            axis.set_title(row.name)
+            axis.set_xlabel("mutual information (nats)")
+            if index % 3 == 0:
+                axis.set_ylabel("share of examples (%)")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
+
+    return style.panels(draw, len(rows), columns=3, width=3.4, height=2.5, sharex=True, sharey=True)
+
+
+def _histogram_panel(axis, row, edges):
+    for index, name in enumerate(row.predictions):
+        values = np.clip(knowledge(row, name)[0], edges[0], edges[-1])  # zeros are counted in the first bin
+        share = 100 * np.histogram(values, edges)[0] / len(values)
+        inside = name == "test"
+        colour = style.TEST_COLOUR if inside else style.OUT_COLOURS[(index - 1) % len(style.OUT_COLOURS)]
+        axis.stairs(share, edges, fill=inside, color=colour, alpha=0.55 if inside else 1.0, linewidth=1.8,
+                    label="test (in distribution)" if inside else name)  # fmt: skip
+    axis.set_xscale("log")
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def risk_coverage(rows: Sequence[Row], labels: np.ndarray):
+    """Error rate among the examples kept when the most uncertain (by total uncertainty) are rejected."""
+    rows = [row for row in _usable(rows) if row.predictions["test"].total is not None]
+    rows = [row for row in rows if not np.isnan(row.predictions["test"].total).any()]
+    if not rows:
+        return None
+    colour = style.colours(rows)
+
+    def draw(figure, axes):
+        for row in rows:
+            prediction = row.predictions["test"]
+            errors = (prediction.log_probs.argmax(-1) != labels).astype(np.float64)
+            curve = rejection.risk_coverage_curve(prediction.total, errors)
+            x, y = style.thin(100 * np.asarray(curve.coverage, float), 100 * np.asarray(curve.risk, float))
+            axes[0].plot(x, y, color=colour[row.name], label=row.name, **style.line_style(row))
+        axes[0].set(xlabel="coverage: share of test examples kept (%)", ylabel="error among the kept (%)", xlim=(0, 100))
+        axes[0].set_ylim(bottom=0)
+        axes[0].legend(loc="upper left")
+
+    return style.panels(draw, 1, width=6.4, height=3.9)
+
+
+def roc(rows: Sequence[Row]):
+    """ROC curves of out-of-distribution detection by knowledge uncertainty (total uncertainty where a row has none)."""
+    rows = _usable(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.predictions if name != "test"))
+    if not names:
+        return None
+    colour = style.colours(rows)
+
+    def draw(figure, axes):
+        for index, (axis, name) in enumerate(zip(axes, names)):
+            _roc_panel(axis, [row for row in rows if name in row.predictions], name, colour)
+            axis.set(title=name, xlabel="test examples flagged (%)", xlim=(0, 100), ylim=(0, 100), aspect="equal")
+            if index % 3 == 0:
+                axis.set_ylabel("out-of-distribution examples flagged (%)")
+
+    return style.panels(draw, len(names), columns=3, width=4.3, height=4.1)
+
+
+def _roc_panel(axis, rows, name, colour):
+    axis.plot([0, 100], [0, 100], color="#999999", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    for row in rows:
+        inside, measure = knowledge(row, "test")
+        outside, _ = knowledge(row, name)
+        if inside is None or outside is None:
+            continue
+        scores = np.concatenate([inside, outside])
+        positive = np.arange(len(scores)) >= len(inside)
+        area = float(detection.auroc(scores, positive))
+        curve = detection.roc_curve(scores, positive)
+        x, y = style.thin(100 * curve.false_positive_rate, 100 * curve.true_positive_rate)
+        label = f"{row.name}, {MEASURES[measure][0]}: {100 * area:.1f} %"
+        axis.plot(x, y, color=colour[row.name], label=label, **style.line_style(row))
+    axis.legend(loc="lower right", title="row, measure: AUROC", alignment="left", title_fontsize=9)
+
+
+# --- a study over one setting -----------------------------------------------------------------------------------------
+
+_STUDY = (
+    ("error (%)", ("classification", "accuracy"), lambda value: 100 * (1 - value)),
+    ("NLL (nats)", ("classification", "nll"), lambda value: value),
+    ("ECE (%)", ("classification", "ece"), lambda value: 100 * value),
+    ("median precision, test", ("precision", "test"), lambda value: value),
+)
+
+
+def study(summary: list[dict]):
+    """Each headline number against the one numeric setting in which merged runs differ; error bars are one standard deviation."""
+    names = {name for entry in summary for name in entry["variant"]}
+    if len(names) != 1 or not all(isinstance(value, (int, float)) for entry in summary for value in entry["variant"].values()):
+        return None
+    (setting,) = names
+    rows = representatives([Row(entry["name"], 0, {}, group=entry["group"]) for entry in summary])
+    colour = style.colours(rows)
+
+    def draw(figure, axes):
+        for axis, (title, path, scale) in zip(axes, _STUDY):
+            for row in rows:
+                _study_line(axis, row, [entry for entry in summary if entry["name"] == row.name], setting, path, scale, colour)
+            axis.set(title=title, xlabel=setting, xscale="log")
+            ticks = sorted({entry["variant"][setting] for entry in summary})
+            axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+            axis.minorticks_off()
+        axes[-1].set_yscale("log")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+
+    return style.panels(draw, len(_STUDY), columns=4, width=3.1, height=3.2)
+
+
+def _study_line(axis, row, entries, setting, path, scale, colour):
+    from edd.experiments.results import get
+
+    points = []
+    for entry in sorted(entries, key=lambda entry: entry["variant"][setting]):
+        leaf = get(entry["metrics"], path)
+        if leaf is not None and leaf["mean"] is not None and np.isfinite(leaf["mean"]):
+            sd = leaf["sd"] or 0.0
+            points.append((entry["variant"][setting], scale(leaf["mean"]), abs(scale(sd) - scale(0.0))))
+    if points:
+        x, y, spread = np.array(points, float).T
+        lines = style.line_style(row)
+        axis.errorbar(x, y, yerr=spread, color=colour[row.name], label=row.name, marker="o", markersize=4, capsize=2.5, **lines)
