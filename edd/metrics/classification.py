@@ -92,7 +92,7 @@ def brier_score(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *,
       TypeError: labels that are not integers; traced arrays.
 
     References:
-      Brier 1950, eq. 2; scikit-learn's multi-class `brier_score_loss(..., scale_by_half=False)`.
+      Brier 1950; scikit-learn's multi-class `brier_score_loss(..., scale_by_half=False)`.
 
     Examples:
       >>> round(brier_score([[0.8, 0.2], [0.5, 0.5]], [0, 1]), 4)

@@ -156,7 +156,7 @@ def fpr_at_tpr(
       ValueError: NaN scores, another length, `is_positive` that is neither 0 nor 1, `tpr` outside (0, 1].
 
     References:
-      Liang, Li & Srikant 2018 (ODIN), section 4.2, "FPR at 95% TPR".
+      Liang, Li & Srikant 2018 (ODIN), "FPR at 95% TPR".
 
     Examples:
       >>> fpr_at_tpr([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1])

@@ -119,12 +119,16 @@ def probabilities(probs, name: str = "probs") -> np.ndarray:
         if low.any():
             row, column = np.argwhere(low)[0]
             hint = "; these look like log-probabilities: pass exp of them" if np.all(block <= 0) else ""
-            raise ValueError(f"{name} must be probabilities >= 0, got {block[row, column]:.6g} at index ({rows.start + row}, {column}){hint}")
+            raise ValueError(
+                f"{name} must be probabilities >= 0, got {block[row, column]:.6g} at index ({rows.start + row}, {column}){hint}"
+            )
         totals = block.sum(-1)
         good = np.abs(totals - 1) <= _tolerance(array)
         if not good.all():
             row = int(np.flatnonzero(~good)[0])
-            raise ValueError(f"{name} must sum to 1 over the last axis, got {totals[row]:.6g} in row {rows.start + row}; apply softmax first")
+            raise ValueError(
+                f"{name} must sum to 1 over the last axis, got {totals[row]:.6g} in row {rows.start + row}; apply softmax first"
+            )
     return array
 
 
@@ -139,7 +143,9 @@ def log_probabilities(log_probs, name: str = "log_probs") -> np.ndarray:
             row = int(np.flatnonzero(~good)[0])
             probs_given = np.all(block >= 0) and abs(block[row].sum() - 1) <= _tolerance(array)
             hint = "these look like probabilities: pass their logarithm" if probs_given else "apply log_softmax to logits first"
-            raise ValueError(f"{name} must be log-probabilities whose exp sums to 1, got {totals[row]:.6g} in row {rows.start + row}; {hint}")
+            raise ValueError(
+                f"{name} must be log-probabilities whose exp sums to 1, got {totals[row]:.6g} in row {rows.start + row}; {hint}"
+            )
     return array
 
 
