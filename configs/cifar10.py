@@ -22,7 +22,7 @@ def training() -> dict:
         },
         "epochs": 200.0,
         "batch_size": 128,
-        "augment": "crop_flip",
+        "augment": "crop+flip",
         "checkpoint_every": 2000,
     }
 

@@ -38,14 +38,14 @@ def get_config(arg: str = "") -> ConfigDict:
     if arms not in NOISE:
         raise ValueError(f"arms must be one of {sorted(NOISE)}, got {arms}")
     seed, raw, layer_norm = int(given.get("seed", 0)), "raw" in given, "layer_norm" in given
-    source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points_per_arm": 1000, "seed": seed}
+    source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points": 1000, "seed": seed}
     clip = {"max_concentration": 1e8} if raw else {}
     config = ConfigDict(
         {
             "name": "spirals",
             "seed": seed,
             "smoke": "smoke" in given,
-            "data": {"name": "spirals", "options": source, "ood": {"spiral_ring": dict(source)}},
+            "data": {"name": "spirals", "options": source, "ood": {"spirals_ring": dict(source)}},
             "ensemble": {"num_members": 10, "training": training(100.0)},
             "students": {
                 "EnD": {"method": "end", "training": training(600.0, layer_norm)},
@@ -58,8 +58,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "heat_map": 500.0 if raw else 5.0,
                 "reference": {
                     row: {
-                        **({"accuracy": 1.0 - error} if error is not None else {}),
-                        **({"median_precision": precision} if precision is not None else {}),
+                        **({"error": error} if error is not None else {}),
+                        **({"precision.test": precision} if precision is not None else {}),
                     }
                     for row, (error, precision) in PAPER[arms].items()
                 },

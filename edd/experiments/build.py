@@ -26,7 +26,7 @@ METHODS = {
 
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
-    "cnn": {"widths": (4, 8), "dense": 16},
+    "cnn": {"channels": (4, 8), "hidden": 16},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
 }
@@ -39,8 +39,8 @@ def lookup(table: dict, what: str, name: str) -> Callable:
     return table[name]
 
 
-def _bind(make: Callable, what: str, options: dict) -> Callable:
-    """`make` with options bound; an option it does not take raises ValueError naming the nearest."""
+def bind(make: Callable, what: str, options: dict) -> Callable:
+    """`make` with options bound (lists as tuples); an option it does not take raises ValueError naming the nearest."""
     known = [name for name, parameter in inspect.signature(make).parameters.items() if parameter.default is not inspect.Parameter.empty]
     for option in options:
         if option not in known:
@@ -57,7 +57,7 @@ def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Calla
       'Model'
     """
     make = lookup(MODELS, "model", model.name)
-    return functools.partial(_bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
+    return functools.partial(bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
 
 
 def distiller(student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int) -> Distiller:
@@ -71,7 +71,7 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
         if f"{phase}_epochs" in options:
             options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
     make = lookup(METHODS, "method", student.method)
-    return _bind(make, f"method {student.method!r}", options)(num_members, num_classes)
+    return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
 
 
 def num_steps(training: settings_lib.Training, num_examples: int) -> int:
@@ -91,8 +91,8 @@ class Sets:
     ood: dict[str, sources.Split]
 
 
-def data(settings: settings_lib.Settings) -> Sets:
-    """Loads every set of a run (seeded arrays of the same shapes in a smoke run).
+def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
+    """Loads every set of a run (seeded arrays of the same shapes in a smoke run); `data_dir` overrides the settings'.
 
     Raises:
       ValueError: if an out-of-distribution set's inputs have another shape than the training inputs.
@@ -102,7 +102,7 @@ def data(settings: settings_lib.Settings) -> Sets:
     if settings.smoke:
         splits = {name: sources.smoke(info, 64, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
     else:
-        load = functools.partial(sources.load, data_dir=spec.data_dir)
+        load = functools.partial(sources.load, data_dir=data_dir or spec.data_dir)
         splits = {
             "train": _first(load(spec.name, spec.train_split, **spec.options), spec.num_train),
             "test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test),

@@ -53,6 +53,18 @@ def replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
     return predict
 
 
+def first_replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
+    """Jitted: inputs [B, *S] -> Prediction [B, ...] of the first replica alone, without a member axis."""
+    variables, params, state = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params, trained.state))
+
+    @jax.jit
+    def predict(inputs):
+        outputs, _ = trained.model.apply(variables, preprocess(inputs), train=False, rngs=None)
+        return trained.distiller.predict(outputs, params, state, key)
+
+    return predict
+
+
 def member_logits_function(model: Model, variables: PyTree, preprocess: Callable) -> Callable:
     """Jitted: inputs [B, *S] -> the members' logits [M, B, K]."""
     return jax.jit(lambda inputs: members.apply(model, variables, preprocess(inputs)).logits)

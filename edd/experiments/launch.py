@@ -1,0 +1,31 @@
+"""The one call that `launch/run.py` makes: a config's plain dictionary to a finished run directory."""
+
+import pathlib
+
+from edd.experiments import distillation, gradient_ratio
+from edd.experiments.settings import unknown_name
+
+EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run}
+
+
+def run(config: dict, workdir: str | None = None, *, data_dir: str | None = None, progress: bool = True) -> dict:
+    """Runs the experiment a config describes and returns its results.
+
+    Args:
+      config: nested plain dictionary; "experiment" names the kind ("distillation" when absent), the rest are its settings.
+      workdir: run directory; None: runs/NAME under the current directory.
+      data_dir: TFDS directory; None: the config's, else TFDS_DATA_DIR, else TFDS's default.
+      progress: show progress bars.
+
+    Raises:
+      ValueError: an unknown experiment, bad settings, or a directory that holds another run.
+    """
+    config = dict(config)
+    kind = config.pop("experiment", "distillation")
+    if kind not in EXPERIMENTS:
+        raise ValueError(unknown_name("experiment", kind, EXPERIMENTS))
+    directory = pathlib.Path(workdir) if workdir else pathlib.Path("runs") / str(config.get("name", kind))
+    results = EXPERIMENTS[kind](config, directory, data_dir=data_dir, progress=progress)
+    if progress:
+        print(f"report: {directory / 'report.html'} (also report.md, results.json)")
+    return results

@@ -1,0 +1,266 @@
+"""The stages of a run: train the ensemble, make targets, distil students. Each is resumable in its own folder."""
+
+import pathlib
+import zlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from edd.data import augment, pipeline
+from edd.distillers.base import Distiller
+from edd.ensembles import members
+from edd.experiments import build, predict, targets
+from edd.experiments import settings as settings_lib
+from edd.experiments.predict import Trained
+from edd.models.base import Model
+from edd.training import checkpoint, loop, mesh, optimizers, state, step, writers
+from edd.typing import PyTree
+
+TEACHER = "teacher"
+
+
+def stage_seed(seed: int, name: str) -> int:
+    """An integer seed of its own for each stage of a run, from the run's seed and the stage's name.
+
+    Examples:
+      >>> stage_seed(0, "teacher") == stage_seed(0, "proxy")
+      False
+    """
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
+
+
+def make_optimizer(training: settings_lib.Training, num_steps: int, steps_per_epoch: int):
+    """The optax transformation of a training program.
+
+    Raises:
+      ValueError: an unknown optimiser, schedule or option, or a value out of range.
+    """
+    spec = training.optimizer
+    warmup = min(round(spec.warmup_epochs * steps_per_epoch), num_steps - 1)
+    return build.bind(optimizers.make, f"optimizer {spec.name!r}", spec.options)(
+        spec.name,
+        spec.learning_rate,
+        total_steps=num_steps,
+        schedule=spec.schedule,
+        warmup_steps=warmup,
+        weight_decay=spec.weight_decay,
+        clip_norm=spec.clip_norm,
+    )
+
+
+def fit(
+    name: str,
+    training: settings_lib.Training,
+    model: Model,
+    distiller: Distiller,
+    arrays: dict,
+    preprocess: Callable,
+    *,
+    num_replicas: int,
+    seed: int,
+    workdir: pathlib.Path | None = None,
+    online_targets: tuple[Model, PyTree] | None = None,
+    validation: dict | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Trains `num_replicas` networks side by side and returns them as shipped.
+
+    Args:
+      name: the stage's name: its folder under `workdir`/checkpoints and the label of its progress bar.
+      training, model, distiller: what to train and how.
+      arrays: "inputs" [N, *S], "labels" [N] and, for cached targets, the pytree "targets" [N, ...].
+      preprocess: raw inputs -> float inputs.
+      num_replicas: R: ensemble members, or seeds of a student.
+      seed: of the run; the stage derives its own from it and its name.
+      workdir: run directory, resumed where an earlier call stopped; None keeps nothing on disk.
+      online_targets: (teacher model, stacked teacher variables) evaluated in every step.
+      validation: as `arrays`; needed for `training.keep == "best"`, which ships the checkpoint of least mean loss.
+      progress: show a progress bar.
+
+    Raises:
+      ValueError: settings that do not fit the data or each other. `training.loop.NonFiniteError` by `on_nonfinite`.
+    """
+    if training.keep == "best" and (validation is None or workdir is None):
+        raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
+    own_seed = stage_seed(seed, name)
+    key = jax.random.key(own_seed)
+    batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas)
+    num_steps = build.num_steps(training, batches.num_examples)
+    devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
+    optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch)
+    raw = jax.ShapeDtypeStruct((1, *arrays["inputs"].shape[1:]), arrays["inputs"].dtype)
+    first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas)
+    step_fn = step.make_train_step(
+        model,
+        distiller,
+        optimizer,
+        devices,
+        num_replicas=num_replicas,
+        batch_size=training.batch_size,
+        preprocess=preprocess,
+        augment=None if training.augment == "none" else augment.make(training.augment),
+        online_targets=online_targets,
+        strategy=training.strategy,
+        ema_decay=training.ema_decay,
+    )
+    evaluate = None if validation is None else _validation_loss(model, distiller, validation, preprocess, devices, training)
+    options = dict(num_steps=num_steps, key=key, on_nonfinite=training.on_nonfinite, progress=progress, name=name, evaluate=evaluate)
+    if workdir is None:
+        last = loop.train(first, step_fn, batches, devices, **options)
+        return _ship(model, distiller, mesh.to_host(last, devices))
+    like = state.abstract(first)
+    folder = workdir / "checkpoints" / name
+    with (
+        checkpoint.Checkpointer(folder, keep_last=2, keep_best=int(training.keep == "best")) as saver,
+        writers.Writer(workdir / "metrics" / name) as writer,
+    ):
+        options.update(checkpointer=saver, checkpoint_every=training.checkpoint_every, writer=writer, log_every=max(1, min(50, num_steps)))
+        last = loop.train(first, step_fn, batches, devices, **options)
+        if training.keep == "best":
+            last = saver.restore_best(like, mesh.place(key, devices)).state
+    return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int) -> state.TrainState:
+    example = jax.eval_shape(preprocess, raw)
+    averaged = training.ema_decay is not None
+    return state.init(model, distiller, optimizer, devices, key, example, num_replicas=num_replicas, ema=averaged)
+
+
+def load(
+    name: str,
+    training: settings_lib.Training,
+    model: Model,
+    distiller: Distiller,
+    raw: jax.ShapeDtypeStruct,
+    preprocess: Callable,
+    *,
+    num_replicas: int,
+    workdir: pathlib.Path,
+) -> Trained:
+    """What `fit` shipped, read back from its checkpoints; `raw` is the shape and dtype of a batch of unprocessed inputs.
+
+    Raises:
+      ValueError: there is no checkpoint, or it is of another model. OSError: none can be read.
+    """
+    folder = workdir / "checkpoints" / name
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist: {workdir} holds no trained {name!r}")
+    devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
+    key = mesh.place(jax.random.key(0), devices)
+    first = _first_state(training, model, distiller, make_optimizer(training, 1, 1), devices, key, raw, preprocess, num_replicas)
+    with checkpoint.Checkpointer(folder) as saver:
+        restored = (saver.restore_best if training.keep == "best" else saver.restore)(state.abstract(first), key)
+    if restored is None:
+        raise ValueError(f"{folder} holds no finished checkpoint")
+    return _ship(model, distiller, mesh.to_host(restored.state, devices))
+
+
+def _ship(model: Model, distiller: Distiller, last: state.TrainState) -> Trained:
+    """The final networks, averaged weights where there are any, each replica through the method's `finalize`."""
+    alive = np.asarray(last.alive)
+    variables, params = (last.variables, last.params) if last.ema is None else last.ema
+    shipped = []
+    for replica in range(len(alive)):
+        one = jax.tree.map(lambda leaf, replica=replica: leaf[replica], (variables, params, last.state))
+        final_model, *final = distiller.finalize(model, *one)
+        shipped.append(final)
+    variables, params, carried = jax.tree.map(lambda *leaves: np.stack(leaves), *shipped)
+    return Trained(final_model, distiller, variables, params, carried, alive)
+
+
+def _validation_loss(model, distiller, validation: dict, preprocess, devices, training) -> Callable:
+    """state -> {"loss"}: mean held-out loss over examples and living replicas, in evaluation mode."""
+    key = jax.random.key(0)
+
+    @jax.jit
+    def losses(variables, params, carried, batch):
+        def one(variables, params, carried):
+            outputs, _ = model.apply(variables, preprocess(batch["inputs"]), train=False, rngs=None)
+            keys = jax.random.split(key, len(batch["labels"]))
+            return distiller.loss(outputs, batch.get("targets"), params, carried, batch["labels"], keys)
+
+        return members.map_members(one, training.strategy, variables)(variables, params, carried)
+
+    def evaluate(current: state.TrainState) -> dict[str, float]:
+        host = mesh.to_host(current, devices)
+        weights = (host.variables, host.params) if host.ema is None else host.ema
+        total, count = np.zeros(len(host.alive)), 0.0
+        for batch in pipeline.evaluation_batches(validation, min(500, len(validation["labels"]))):
+            values = np.asarray(losses(*weights, host.state, batch))
+            total += (values * batch["mask"]).sum(-1)
+            count += batch["mask"].sum()
+        return {"loss": float((total / count)[host.alive].mean())}
+
+    return evaluate
+
+
+def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib.Path | None, *, progress: bool = True) -> Trained:
+    """Trains the ensemble; diverged members are left out of what is returned.
+
+    Raises:
+      ValueError: every member diverged.
+    """
+    spec = settings.ensemble
+    distiller = build.METHODS["supervised"](0, sets.info.num_classes, smoothing=spec.smoothing)
+    trained = fit(
+        TEACHER,
+        spec.training,
+        distiller.student(build.backbone(spec.training.model)),
+        distiller,
+        sets.train._asdict(),
+        augment.preprocess(sets.info),
+        num_replicas=spec.num_members,
+        seed=settings.seed,
+        workdir=workdir,
+        validation=None if sets.validation is None else sets.validation._asdict(),
+        progress=progress,
+    )
+    return predict.survivors(trained, "ensemble members")
+
+
+def distil(
+    name: str,
+    student: settings_lib.Student,
+    teacher: Trained,
+    settings: settings_lib.Settings,
+    sets: build.Sets,
+    workdir: pathlib.Path | None,
+    *,
+    progress: bool = True,
+) -> Trained:
+    """Trains one student (all its seeds) on the ensemble's targets, cached or online."""
+    num_members = len(teacher.alive)
+    steps_per_epoch = len(sets.train.labels) // student.training.batch_size
+    distiller = build.distiller(student, num_members, sets.info.num_classes, steps_per_epoch)
+    preprocess = augment.preprocess(sets.info)
+    train, validation = sets.train._asdict(), None if sets.validation is None else sets.validation._asdict()
+    online = None
+    if distiller.targets is not None:
+        member_logits = predict.member_logits_function(teacher.model, teacher.variables, preprocess)
+        function = jax.jit(lambda inputs: distiller.targets(member_logits(inputs)))
+        options = {"batch_size": min(settings.evaluation.batch_size, len(train["labels"]))}
+        if student.targets == "online":
+            online = (teacher.model, teacher.variables)
+        else:
+            parts = (teacher.variables, train["inputs"], student.method, student.options, num_members)
+            folder = None if workdir is None else workdir / "cache"
+            train["targets"] = targets.compute(function, train["inputs"], directory=folder, key=targets.fingerprint(*parts), **options)
+        if validation is not None:
+            validation["targets"] = targets.compute(function, validation["inputs"], **options)
+    trained = fit(
+        name,
+        student.training,
+        distiller.student(build.backbone(student.training.model)),
+        distiller,
+        train,
+        preprocess,
+        num_replicas=student.seeds,
+        seed=settings.seed,
+        workdir=workdir,
+        online_targets=online,
+        validation=validation,
+        progress=progress,
+    )
+    return predict.survivors(trained, f"seeds of student {name!r}")
