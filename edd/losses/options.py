@@ -1,0 +1,35 @@
+"""Options that the Dirichlet losses share."""
+
+import math
+import numbers
+
+import jax.numpy as jnp
+
+from edd.typing import Array
+
+
+def offset_value(offset: float, name: str) -> float:
+    """`offset` as a float; it is a static choice, so arrays under a transformation are refused.
+
+    Raises:
+      TypeError: unless it is a Python (or NumPy) real number.
+      ValueError: unless it is finite and >= 0.
+    """
+    if not isinstance(offset, numbers.Real):
+        raise TypeError(f"{name} must be a Python number (it is a static choice), got {type(offset).__name__}")
+    if not (math.isfinite(offset) and offset >= 0):
+        raise ValueError(f"{name} must be finite and >= 0, got {offset}")
+    return float(offset)
+
+
+def clipped_logits(logits: Array, max_concentration: float | None, offset: float) -> Array:
+    """Logits clipped so that exp(z) + offset <= max_concentration; the gradient is zero where they are. None: unchanged.
+
+    Raises:
+      ValueError: unless max_concentration is above offset.
+    """
+    if max_concentration is None:
+        return logits
+    if not max_concentration > offset:
+        raise ValueError(f"max_concentration must be above offset {offset}, got {max_concentration}")
+    return jnp.minimum(logits, math.log(max_concentration - offset))
