@@ -34,8 +34,17 @@ def class_sum(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     return values.sum(-1)
 
 
-def _two_sum(first: Array, second: Array) -> tuple[Array, Array]:
-    """The rounded sum and its exact rounding error (Knuth)."""
+def compensated_add(first: Array, second: Array) -> tuple[Array, Array]:
+    """The rounded sum of two finite numbers and its exact rounding error.
+
+    References:
+      Knuth, The Art of Computer Programming 2, section 4.2.2, theorem B.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> [float(part) for part in compensated_add(jnp.float32(2.0**30), jnp.float32(1.0))]
+      [1073741824.0, 1.0]
+    """
     total = first + second
     back = total - first
     return total, (first - (total - back)) + (second - back)
@@ -67,10 +76,52 @@ def compensated_class_sum(values: Float[Array, "*B K"], rest: Float[Array, "*B K
         if 2 * half > size:
             padding = [(0, 0)] * (values.ndim - 1) + [(0, 1)]
             values, rest = jnp.pad(values, padding), jnp.pad(rest, padding)
-        total, lost = _two_sum(values[..., :half], values[..., half:])
+        total, lost = compensated_add(values[..., :half], values[..., half:])
         # one step at a time: fused, the steps would be recomputed for each of their readers
         values, rest = lax.optimization_barrier((total, lost + (rest[..., :half] + rest[..., half:])))
-    return _two_sum(values[..., 0], rest[..., 0])
+    return compensated_add(values[..., 0], rest[..., 0])
+
+
+def leave_one_out_sum(values: Float[Array, "*B K"]) -> Float[Array, "*B K"]:
+    """Sum of all the other classes' entries, for each class, accurate relative to itself.
+
+    The total less the entry, but for the largest entry of each example the others are added up: there the total may hold nothing of them.
+
+    Args:
+      values: non-negative.
+
+    Returns:
+      Non-negative, of the shape of `values`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> leave_one_out_sum(jnp.array([1e8, 0.25], jnp.float32)).tolist()
+      [0.25, 100000000.0]
+    """
+    is_largest = lax.broadcasted_iota(jnp.int32, values.shape, values.ndim - 1) == values.argmax(-1)[..., None]
+    others = class_sum(jnp.where(is_largest, 0, values))
+    return jnp.where(is_largest, others[..., None], class_sum(values)[..., None] - values)
+
+
+def compensated_product(first: Array, second: Array) -> tuple[Array, Array]:
+    """The rounded product and its rounding error; the factors are split by bits, which no compiler contraction can spoil.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> product, lost = compensated_product(jnp.float32(16777215.0), jnp.float32(16777215.0))
+      >>> float(product) + float(lost) == 16777215.0**2
+      True
+    """
+    (a, b), (c, d) = _halves(first), _halves(second)
+    product = first * second
+    return product, (((a * c - product) + a * d) + b * c) + b * d
+
+
+def _halves(x: Array) -> tuple[Array, Array]:
+    """x as a sum of two numbers of half its significant bits."""
+    unsigned, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
+    high = lax.bitcast_convert_type(lax.bitcast_convert_type(x, unsigned) & unsigned(mask), x.dtype)
+    return high, x - high
 
 
 def log_mean_exp(values: Float[Array, "M *B"]) -> Float[Array, "*B"]:

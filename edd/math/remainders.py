@@ -90,6 +90,16 @@ def _entropy_term_slope(x: Array) -> Array:
     return jnp.where(below, 1 + (1 - x) * _trigamma(x), _trigamma(above) - _x_trigamma_minus_one(above))
 
 
+@jax.custom_jvp
+def _log_gamma_remainder(x: Array) -> Array:
+    below, _, t = lifted(x)
+    above = jnp.where(below, 1, x)
+    small = jnp.where(below, _floor(x), 1)
+    direct = _log_gamma(jnp.where(below, x, 1)) - small * jnp.log(small) + small
+    return jnp.where(below, direct, HALF_LOG_TWO_PI - 0.5 * jnp.log(above) + t * horner(coefficients.STIRLING, t))
+
+
+_chain(_log_gamma_remainder, lambda x: -_log_minus_digamma(x))
 _chain(_log_minus_digamma, lambda x: -_x_trigamma_minus_one(x) / x)
 _chain(_x_digamma_next_minus_log, _x_digamma_next_minus_log_slope)
 _chain(_digamma_next_minus_log, lambda x: -_one_minus_x_trigamma_next(x) / x)
@@ -247,3 +257,27 @@ def entropy_term(x: Float[ArrayLike, "*B"]) -> Float[Array, "*B"]:
       1.0
     """
     return _entropy_term(promote(x))
+
+
+def log_gamma_remainder(x: Float[ArrayLike, "*B"]) -> Float[Array, "*B"]:
+    """ln Gamma(x) - x ln x + x for x > 0: convex, about -ln(x)/2 + ln(2 pi)/2 for large x; its Bregman divergence is
+    `log_gamma_bregman_remainder`.
+
+    Args:
+      x: positive; half precision is computed in float32.
+
+    Returns:
+      Decreasing; +inf at 0, -inf at +inf. Its derivative is minus `log_minus_digamma`.
+
+    Raises:
+      TypeError: if `x` is not real.
+
+    References:
+      Abramowitz & Stegun, 6.1.40.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> float(log_gamma_remainder(jnp.float32(1.0)))
+      1.0
+    """
+    return _log_gamma_remainder(promote(x))

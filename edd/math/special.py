@@ -6,7 +6,7 @@ over 1e-30..1e30: about 1e-6 in float32 and 1e-13 in float64. Infinities stand w
 - functions: `log_gamma`, `digamma`, `trigamma`, `tetragamma` (derivatives of any order);
 - what is left without the leading terms: `log_minus_digamma` = ln x - psi(x), `digamma_next_minus_log` = psi(x+1) - ln x,
   each also times x; `x_trigamma_minus_one` = x psi1(x) - 1, `one_minus_x_trigamma_next` = 1 - x psi1(x+1),
-  `entropy_term` = ln Gamma(x) - (x-1) psi(x) + x;
+  `entropy_term` = ln Gamma(x) - (x-1) psi(x) + x, `log_gamma_remainder` = ln Gamma(x) - x ln x + x;
 - of two arguments, exact for near and for far ones: `digamma_difference`, `log_gamma_bregman`,
   `log_gamma_bregman_remainder`; and `x_minus_log1p` = d - ln(1 + d).
 """
@@ -16,6 +16,7 @@ from edd.math.polygamma import digamma, log_gamma, tetragamma, trigamma
 from edd.math.remainders import (
     digamma_next_minus_log,
     entropy_term,
+    log_gamma_remainder,
     log_minus_digamma,
     one_minus_x_trigamma_next,
     x_digamma_next_minus_log,
@@ -31,6 +32,7 @@ __all__ = [
     "log_gamma",
     "log_gamma_bregman",
     "log_gamma_bregman_remainder",
+    "log_gamma_remainder",
     "log_minus_digamma",
     "one_minus_x_trigamma_next",
     "tetragamma",
