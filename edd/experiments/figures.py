@@ -3,13 +3,15 @@
 Figures are drawn on the Agg canvas without pyplot: no global state, no display.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from edd.experiments import style
 from edd.experiments.predictions import Row
-from edd.experiments.tables import MEASURES
+from edd.experiments.results import get
+from edd.experiments.tables import MEASURES, variant_titles
 from edd.metrics import calibration, detection, rejection
 
 
@@ -62,10 +64,11 @@ def _reliability_panel(axis, probs, labels, num_bins, colour):
     full = counts > 0
     centres, width = (np.arange(num_bins) + 0.5) / num_bins, 1 / num_bins
     axis.plot([0, 1], [0, 1], color="#777777", linewidth=1, linestyle=(0, (4, 3)), zorder=2)
-    axis.bar(centres[full], accuracy[full], width, color=colour, alpha=0.30, edgecolor="white", linewidth=0.8, zorder=1)
-    axis.bar(centres[full], (confidence - accuracy)[full], width, bottom=accuracy[full], color="none", edgecolor="#C8443C",
-             hatch="////", linewidth=0.0, alpha=0.8, zorder=2)  # fmt: skip
-    axis.scatter(confidence[full], accuracy[full], s=8 + 90 * np.sqrt(counts[full] / counts.sum()), color=colour, zorder=4, linewidth=0)
+    axis.bar(centres[full], accuracy[full], width, color=colour, alpha=0.35, edgecolor="white", linewidth=0.8, zorder=1)
+    gap = (confidence - accuracy)[full]
+    axis.bar(centres[full], gap, width, bottom=accuracy[full], color="#C8443C", alpha=0.30, edgecolor="white", linewidth=0.8, zorder=2)
+    sizes = 8 + 90 * np.sqrt(counts[full] / counts.sum())
+    axis.scatter(confidence[full], accuracy[full], s=sizes, color=colour, zorder=4, linewidth=0, clip_on=False)
     error = float(calibration.expected_calibration_error(probs, labels, num_bins=num_bins))
     axis.text(0.04, 0.94, f"ECE {100 * error:.1f} %", transform=axis.transAxes, va="top", fontsize=9)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
@@ -97,7 +100,7 @@ def uncertainty_histograms(rows: Sequence[Row]):
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
 
-    return style.panels(draw, len(rows), columns=3, width=3.4, height=2.5, sharex=True, sharey=True)
+    return style.panels(draw, len(rows), columns=3, width=3.4, height=2.6, sharey=True)
 
 
 def _histogram_panel(axis, row, edges):
@@ -108,7 +111,7 @@ def _histogram_panel(axis, row, edges):
         colour = style.TEST_COLOUR if inside else style.OUT_COLOURS[(index - 1) % len(style.OUT_COLOURS)]
         axis.stairs(share, edges, fill=inside, color=colour, alpha=0.55 if inside else 1.0, linewidth=1.8,
                     label="test (in distribution)" if inside else name)  # fmt: skip
-    axis.set_xscale("log")
+    axis.set(xscale="log", xlim=(edges[0], edges[-1]))
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -123,13 +126,17 @@ def risk_coverage(rows: Sequence[Row], labels: np.ndarray):
     colour = style.colours(rows)
 
     def draw(figure, axes):
+        start = 100.0
         for row in rows:
             prediction = row.predictions["test"]
             errors = (prediction.log_probs.argmax(-1) != labels).astype(np.float64)
             curve = rejection.risk_coverage_curve(prediction.total, errors)
             x, y = style.thin(100 * np.asarray(curve.coverage, float), 100 * np.asarray(curve.risk, float))
             axes[0].plot(x, y, color=colour[row.name], label=row.name, **style.line_style(row))
-        axes[0].set(xlabel="coverage: share of test examples kept (%)", ylabel="error among the kept (%)", xlim=(0, 100))
+            wrong = x[y > 0]
+            start = min(start, wrong.min() if wrong.size else 100.0)
+        left = max(0.0, 10 * np.floor(start / 10) - 10)  # where nothing is wrong there is nothing to see
+        axes[0].set(xlabel="coverage: share of test examples kept (%)", ylabel="error among the kept (%)", xlim=(left, 100))
         axes[0].set_ylim(bottom=0)
         axes[0].legend(loc="upper left")
 
@@ -173,48 +180,76 @@ def _roc_panel(axis, rows, name, colour):
 
 # --- a study over one setting -----------------------------------------------------------------------------------------
 
-_STUDY = (
-    ("error (%)", ("classification", "accuracy"), lambda value: 100 * (1 - value)),
-    ("NLL (nats)", ("classification", "nll"), lambda value: value),
-    ("ECE (%)", ("classification", "ece"), lambda value: 100 * value),
-    ("median precision, test", ("precision", "test"), lambda value: value),
-)
+
+class _Panel(NamedTuple):
+    title: str
+    path: tuple[str, ...]
+    scale: Callable[[float], float]
+    log: bool = False
+
+
+def _study_panels(summary: list[dict]) -> list[_Panel]:
+    percent = lambda value: 100 * value  # noqa: E731
+    panels = [
+        _Panel("error (%)", ("classification", "accuracy"), lambda value: 100 * (1 - value)),
+        _Panel("NLL (nats)", ("classification", "nll"), lambda value: value),
+        _Panel("ECE (%)", ("classification", "ece"), percent),
+        _Panel("median precision, test", ("precision", "test"), lambda value: value, log=True),
+    ]
+    sets = list(dict.fromkeys(name for entry in summary for name in entry["metrics"].get("detection", {})))
+    panels += [_Panel(f"AUROC by I, {name} (%)", ("detection", name, "mutual_information", "auroc"), percent) for name in sets]
+    return [panel for panel in panels if any(_point(entry, panel) is not None for entry in summary)]
+
+
+def _point(entry: dict, panel: _Panel) -> tuple[float, float] | None:
+    """Mean and standard deviation as drawn, or None where the entry has no finite number."""
+    leaf = get(entry["metrics"], panel.path)
+    if leaf is None or leaf["mean"] is None or not np.isfinite(leaf["mean"]):
+        return None
+    return panel.scale(leaf["mean"]), abs(panel.scale(leaf["sd"] or 0.0) - panel.scale(0.0))
 
 
 def study(summary: list[dict]):
     """Each headline number against the one numeric setting in which merged runs differ; error bars are one standard deviation."""
     names = {name for entry in summary for name in entry["variant"]}
-    if len(names) != 1 or not all(isinstance(value, (int, float)) for entry in summary for value in entry["variant"].values()):
+    values = {value for entry in summary for value in entry["variant"].values()}
+    if len(names) != 1 or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return None
     (setting,) = names
     rows = representatives([Row(entry["name"], 0, {}, group=entry["group"]) for entry in summary])
-    colour = style.colours(rows)
+    colour, panels, ticks = style.colours(rows), _study_panels(summary), sorted(values)
+    log = min(ticks) > 0
 
     def draw(figure, axes):
-        for axis, (title, path, scale) in zip(axes, _STUDY):
-            for row in rows:
-                _study_line(axis, row, [entry for entry in summary if entry["name"] == row.name], setting, path, scale, colour)
-            axis.set(title=title, xlabel=setting, xscale="log")
-            ticks = sorted({entry["variant"][setting] for entry in summary})
+        for axis, panel in zip(axes, panels):
+            for index, row in enumerate(rows):
+                shift = (index - (len(rows) - 1) / 2) * 0.012  # so that error bars do not hide one another
+                _study_line(axis, row, [entry for entry in summary if entry["name"] == row.name], setting, panel, colour, shift, log)
+            axis.set(title=panel.title, xlabel=variant_titles(summary)[setting], xscale="log" if log else "linear")
             axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
-        axes[-1].set_yscale("log")
+            if panel.log:
+                _log_axis(axis)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8))
 
-    return style.panels(draw, len(_STUDY), columns=4, width=3.1, height=3.2)
+    return style.panels(draw, len(panels), columns=min(len(panels), 5), width=3.1, height=3.2)
 
 
-def _study_line(axis, row, entries, setting, path, scale, colour):
-    from edd.experiments.results import get
-
-    points = []
-    for entry in sorted(entries, key=lambda entry: entry["variant"][setting]):
-        leaf = get(entry["metrics"], path)
-        if leaf is not None and leaf["mean"] is not None and np.isfinite(leaf["mean"]):
-            sd = leaf["sd"] or 0.0
-            points.append((entry["variant"][setting], scale(leaf["mean"]), abs(scale(sd) - scale(0.0))))
+def _study_line(axis, row, entries, setting, panel, colour, shift, log):
+    entries = sorted(entries, key=lambda entry: entry["variant"][setting])
+    points = [(entry["variant"][setting], *point) for entry in entries if (point := _point(entry, panel)) is not None]
     if points:
         x, y, spread = np.array(points, float).T
+        x = x * (1 + shift) if log else x
         lines = style.line_style(row)
-        axis.errorbar(x, y, yerr=spread, color=colour[row.name], label=row.name, marker="o", markersize=4, capsize=2.5, **lines)
+        axis.errorbar(x, y, yerr=spread, color=colour[row.name], label=row.name, marker="o", markersize=4, elinewidth=1, capsize=2, **lines)
+
+
+def _log_axis(axis):
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())

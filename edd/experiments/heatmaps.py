@@ -58,8 +58,8 @@ def heatmaps(grid: Grid):
 
     def draw(figure, axes):
         axes = np.asarray(axes).reshape(len(lines), len(names))
-        for line, (title, images) in zip(axes, lines):
-            _draw_line(figure, line, title, images, grid)
+        for number, (title, images) in enumerate(lines, 1):
+            _draw_line(figure, axes[number - 1], title, images, grid, points=number == len(lines))
         for axis, name in zip(axes[0], names):
             axis.set_title(name)
 
@@ -71,7 +71,7 @@ def _image(grid: Grid, name: str, measure: str) -> np.ndarray | None:
     return None if values is None else np.asarray(values, float).reshape(grid.shape)
 
 
-def _draw_line(figure, axes, title, images, grid):
+def _draw_line(figure, axes, title, images, grid, points):
     finite = np.concatenate([image[np.isfinite(image)].ravel() for image in images.values() if image is not None])
     top = float(np.quantile(finite, 0.998)) if finite.size else 1.0
     drawn = None
@@ -80,19 +80,26 @@ def _draw_line(figure, axes, title, images, grid):
         axis.set(xticks=[], yticks=[])
         if image is None:
             axis.set_frame_on(False)
-            axis.text(0.5, 0.5, "has none", ha="center", va="center", transform=axis.transAxes, color="#777777")
+            axis.text(0.5, 0.5, "no such measure", ha="center", va="center", transform=axis.transAxes, color="#777777")
             continue
         drawn = axis.imshow(image, origin="lower", extent=grid.extent, cmap=style.UNCERTAINTY_MAP, vmin=0.0, vmax=max(top, 1e-12),
-                            interpolation="nearest", aspect="auto", rasterized=True)  # fmt: skip
-        _draw_points(axis, grid)
+                            interpolation="nearest", aspect=_aspect(grid), rasterized=True)  # fmt: skip
+        if points:
+            _draw_points(axis, grid)
     figure.colorbar(drawn, ax=list(axes), label=title, shrink=0.9, pad=0.01, extend="max")
+
+
+def _aspect(grid: Grid) -> str:
+    """Equal units on both axes, unless that would make a ribbon of the picture."""
+    left, right, bottom, top = grid.extent
+    return "equal" if 0.5 < (right - left) / (top - bottom) < 2 else "auto"
 
 
 def _draw_points(axis, grid, most: int = 600):
     if grid.inputs is None:
         return
     step = max(1, len(grid.inputs) // most)
-    axis.scatter(*np.asarray(grid.inputs)[::step].T, s=1.2, color="#7FE3F0", alpha=0.55, linewidth=0, rasterized=True)
+    axis.scatter(*np.asarray(grid.inputs)[::step].T, s=1.0, color="#7FE3F0", alpha=0.45, linewidth=0, rasterized=True)
     axis.set(xlim=grid.extent[:2], ylim=grid.extent[2:])
 
 

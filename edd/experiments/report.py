@@ -90,9 +90,10 @@ def _sources(run_dirs: list[Path], found: dict) -> list[Sources]:
     if len(run_dirs) == 1:
         return [_load_sources(run_dirs[0], found)]
     chosen: dict[str, Sources] = {}
+    titles = tables.variant_titles(found["summary"])
     for index, run_dir in enumerate(run_dirs):
         variant = next((row["variant"] for row in found["rows"] if row["run"] == index), {})
-        key = ", ".join(f"{name} = {value}" for name, value in variant.items())
+        key = ", ".join(f"{titles[name]} = {value}" for name, value in variant.items())
         if key not in chosen:
             prefix = "".join(
                 letter if letter.isalnum() or letter in "-_." else "_" for letter in key.replace(" = ", "-").replace(", ", "_")
@@ -143,7 +144,7 @@ def _figures(source: Sources):
     if source.labels is not None:
         caption = "Error among the test examples kept when the most uncertain by total uncertainty are rejected."
         yield "risk_coverage", caption, figures.risk_coverage(rows, source.labels)
-        caption = "Reliability: accuracy per confidence bin; hatched: the gap to perfect calibration; dot size: share of examples."
+        caption = "Reliability: accuracy per confidence bin; red: the gap to the mean confidence; dot size: share of examples."
         yield "reliability", caption, figures.reliability(rows, source.labels)
 
 
@@ -221,7 +222,8 @@ def _notes(found: dict) -> list[str]:
 
 
 def _variant(entry: dict) -> str:
-    return f" ({', '.join(f'{name} = {value}' for name, value in entry['variant'].items())})" if entry["variant"] else ""
+    titles = tables.variant_titles([entry])
+    return f" ({', '.join(f'{titles[name]} = {value}' for name, value in entry['variant'].items())})" if entry["variant"] else ""
 
 
 def _run_information(found: dict) -> dict:

@@ -13,6 +13,7 @@ import numpy as np
 from edd.distillers.base import Prediction
 from edd.metrics import bootstrap, calibration, classification, detection, fidelity, rejection
 
+_RESAMPLED = ("prr", "aurc", "rank_correlation", "mean_error")  # of the rejection and fidelity metrics, those with intervals
 FIELDS = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information", "data")
 
 
@@ -76,6 +77,15 @@ def uncertainties(prediction: Prediction) -> dict[str, np.ndarray]:
     return {name: values.astype(np.float64) for name, values in measures.items()}
 
 
+def _each_once(measures: dict[str, np.ndarray], score: Callable[[np.ndarray], dict]) -> dict:
+    """`score` of every measure, computed once where two are equal: a softmax network's data uncertainty is its total."""
+    found: dict = {}
+    for name, values in measures.items():
+        twin = next((other for other in found if np.array_equal(measures[other], values)), None)
+        found[name] = dict(found[twin]) if twin else score(values)
+    return found
+
+
 # --- in distribution --------------------------------------------------------------------------------------------------
 
 _CLASSIFICATION = ("accuracy", "nll", "brier", "ece", "mce", "confidence_gap", "adaptive_ece", "classwise_ece")
@@ -119,15 +129,17 @@ def rejection_scores(prediction: Prediction, labels: np.ndarray, how: Sampling) 
     """PRR, AURC, E-AURC and AUGRC when examples are rejected by each measure the row has."""
     errors = (prediction.log_probs.argmax(-1) != labels).astype(np.float64)
     sound = is_sound(prediction)
-    return {
-        name: _guard(sound and not np.isnan(values).any(), tuple(_REJECTION), lambda values=values: _rejection(values, errors, how))
-        for name, values in uncertainties(prediction).items()
-    }
+
+    def score(values):
+        return _guard(sound and not np.isnan(values).any(), tuple(_REJECTION), lambda: _rejection(values, errors, how))
+
+    return _each_once(uncertainties(prediction), score)
 
 
 def _rejection(values: np.ndarray, errors: np.ndarray, how: Sampling) -> dict:
     resampled = {"counts": how.counts.get("test"), "level": how.level}
-    return {name: measured(metric, values, errors, **resampled) for name, metric in _REJECTION.items()}
+    once = {**resampled, "counts": None}
+    return {name: measured(metric, values, errors, **(resampled if name in _RESAMPLED else once)) for name, metric in _REJECTION.items()}
 
 
 # --- out of distribution ----------------------------------------------------------------------------------------------
@@ -139,12 +151,13 @@ def detection_scores(inside: Prediction, outside: Prediction, name: str, how: Sa
     """AUROC, AUPR and FPR95 of telling `outside` (positive) from `inside` by each measure both have."""
     negatives, positives = uncertainties(inside), uncertainties(outside)
     sound = is_sound(inside) and is_sound(outside)
-    found = {}
-    for measure in (measure for measure in negatives if measure in positives):
-        scores = np.concatenate([negatives[measure], positives[measure]])
-        usable = sound and not np.isnan(scores).any()
-        found[measure] = _guard(usable, tuple(_DETECTION), lambda scores=scores: _detection(scores, len(inside.log_probs), name, how))
-    return found
+
+    def score(values):
+        usable = sound and not np.isnan(values).any()
+        return _guard(usable, tuple(_DETECTION), lambda: _detection(values, len(inside.log_probs), name, how))
+
+    both = {measure: np.concatenate([negatives[measure], positives[measure]]) for measure in negatives if measure in positives}
+    return _each_once(both, score)
 
 
 def _detection(scores: np.ndarray, num_in: int, name: str, how: Sampling) -> dict:
@@ -169,7 +182,7 @@ def fidelity_scores(prediction: Prediction, ensemble: Prediction, name: str, how
     sound = is_sound(prediction) and is_sound(ensemble)
     resampled = {"counts": how.counts.get(name), "level": how.level}
     pair = (ensemble.log_probs, prediction.log_probs)
-    tree = _guard(sound, tuple(_PREDICTIONS), lambda: {key: measured(metric, *pair, **resampled) for key, metric in _PREDICTIONS.items()})
+    tree = _guard(sound, tuple(_PREDICTIONS), lambda: {name: measured(metric, *pair, **resampled) for name, metric in _PREDICTIONS.items()})
     for field in FIELDS:
         theirs, mine = getattr(ensemble, field), getattr(prediction, field)
         if mine is not None and theirs is not None:
@@ -179,7 +192,8 @@ def fidelity_scores(prediction: Prediction, ensemble: Prediction, name: str, how
 
 
 def _kept(pair: tuple[np.ndarray, np.ndarray], resampled: dict) -> dict:
-    return {title: measured(metric, *pair, **resampled) for title, metric in _MEASURES.items()}
+    once = {**resampled, "counts": None}
+    return {name: measured(metric, *pair, **(resampled if name in _RESAMPLED else once)) for name, metric in _MEASURES.items()}
 
 
 def describe(prediction: Prediction) -> tuple[dict, dict | None]:

@@ -55,7 +55,7 @@ def panels(draw: Callable, num_panels: int, *, columns: int = 4, width: float = 
     columns = min(columns, num_panels)
     lines = -(-num_panels // columns)
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(max(width * columns, 5.0), height * lines + 0.4), layout="constrained")
+        figure = Figure(figsize=(max(width * columns, 4.7), height * lines + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False, **subplots).ravel()
         for spare in axes[num_panels:]:

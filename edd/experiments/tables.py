@@ -51,8 +51,14 @@ class Table(NamedTuple):
 # --- numbers as text --------------------------------------------------------------------------------------------------
 
 
-def number(value: float | None, scale: float = 1.0, decimals: int = 3) -> str:
-    """`value * scale` for a reader: a dash for a missing quantity, "NaN", "∞"; four digits for very large and small ones.
+def number(value: float | None, scale: float = 1.0, decimals: int = 3, *, tiny: bool = True) -> str:
+    """`value * scale` for a reader: a dash for a missing quantity, "NaN", "∞"; no decimals from 1,000 on.
+
+    Args:
+      value: the number, or None.
+      scale: 100 for percent.
+      decimals: after the point.
+      tiny: write what would round to zero as 2.5e-06.
 
     Examples:
       >>> [number(0.98214, 100, 1), number(None), number(float("inf")), number(0.0), number(1234567.0), number(2.5e-6)]
@@ -65,14 +71,15 @@ def number(value: float | None, scale: float = 1.0, decimals: int = 3) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
+    rounds_to_zero = abs(value) < 0.5 * 10.0**-decimals
     if abs(value) >= 1e9:
         text = f"{value:.2e}"
     elif abs(value) >= 1000:
         text = f"{value:,.0f}"
-    elif 0 < abs(value) < 0.5 * 10.0**-decimals:
+    elif value and rounds_to_zero and tiny:
         text = f"{value:.1e}"
     else:
-        text = f"{value:.{decimals}f}"
+        text = f"{abs(value) if rounds_to_zero else value:.{decimals}f}"
     return text.replace("-", "−", 1) if text.startswith("-") else text
 
 
@@ -80,15 +87,33 @@ def cell(leaf: dict | None, scale: float = 1.0, decimals: int = 3) -> Cell:
     """ "mean ± sd" of a pooled leaf, with "(n of N)" where some seeds have no number, and its interval."""
     if leaf is None:
         return Cell(BLANK)
-    text = number(leaf["mean"], scale, decimals)
-    if leaf.get("sd") is not None and leaf["sd"] > 0:
-        text += f" ± {number(leaf['sd'], scale, decimals)}"
+    spread = leaf.get("sd") or None
+    text = number(leaf["mean"], scale, decimals, tiny=spread is None)
+    if spread is not None:
+        text += f" ± {number(spread, scale, 0 if abs(leaf['mean']) * scale >= 1000 else decimals, tiny=False)}"
     if 0 < leaf["n"] < leaf["of"]:
         text += f" ({leaf['n']} of {leaf['of']})"
     low, high = leaf.get("low"), leaf.get("high")
     if low is None or high is None or math.isnan(low) or math.isnan(high):
         return Cell(text)
-    return Cell(text, f"[{number(low, scale, decimals)}, {number(high, scale, decimals)}]")
+    return Cell(text, f"[{number(low, scale, decimals, tiny=False)}, {number(high, scale, decimals, tiny=False)}]")
+
+
+def variant_titles(summary: list[dict]) -> dict[str, str]:
+    """Dotted setting -> the shortest ending that no other of them has: "data.options.arms" is "arms".
+
+    Examples:
+      >>> variant_titles([{"variant": {"data.arms": 3, "student.width": 2, "teacher.width": 2}}])
+      {'data.arms': 'arms', 'student.width': 'student.width', 'teacher.width': 'teacher.width'}
+    """
+    names = list(dict.fromkeys(name for entry in summary for name in entry["variant"]))
+    ends = {name: name.split(".") for name in names}
+    titles = {}
+    for name in names:
+        lengths = range(1, len(ends[name]) + 1)
+        length = next((n for n in lengths if sum(other[-n:] == ends[name][-n:] for other in ends.values()) == 1), len(ends[name]))
+        titles[name] = ".".join(ends[name][-length:])
+    return titles
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -96,7 +121,7 @@ def cell(leaf: dict | None, scale: float = 1.0, decimals: int = 3) -> Cell:
 
 def build(title: str, results: dict, columns: list[Column], *, keep=lambda entry: True, note: str = "") -> Table | None:
     """A table with one line per summary entry that `keep`s and has at least one number; None if no line remains."""
-    variants = list(dict.fromkeys(name for entry in results["summary"] for name in entry["variant"]))
+    variants = variant_titles(results["summary"])
     lines = []
     for entry in results["summary"]:
         cells = [cell(get(entry[column.source], column.path), column.scale, column.decimals) for column in columns]
@@ -109,7 +134,7 @@ def build(title: str, results: dict, columns: list[Column], *, keep=lambda entry
     head = len(variants) + 2
     return Table(
         title=title,
-        columns=[*variants, "row", "n", *(columns[index].title for index in filled)],
+        columns=[*variants.values(), "row", "n", *(columns[index].title for index in filled)],
         groups=[""] * head + [columns[index].group for index in filled],
         rows=[[*line[:head], *(line[head + index] for index in filled)] for line in lines],
         num_labels=head - 1,
@@ -191,11 +216,7 @@ def fidelity_table(results: dict, name: str) -> Table | None:
     """How much of the ensemble's uncertainty each row kept on one set."""
     measures = (*PAPER_MEASURES, "data")
     columns = [Column("KL(ens‖row)", ("fidelity", name, "kl"), decimals=4)]
-    for metric, group in (
-        ("rank_correlation", "rank correlation"),
-        ("mean_error", "mean error, nats"),
-        ("mean_absolute_error", "|error|, nats"),
-    ):
+    for metric, group in (("rank_correlation", "rank correlation"), ("mean_error", "mean error, nats")):
         columns += [Column(MEASURES[measure][0], ("fidelity", name, measure, metric), group=group) for measure in measures]
     note = "Rank correlation 1: the row orders the examples as the ensemble does. Mean error: row minus ensemble."
     return build(f"Fidelity to the ensemble, {name}", results, columns, keep=lambda entry: entry["group"] != "ensemble", note=note)
@@ -232,7 +253,7 @@ def cost_table(results: dict) -> Table | None:
 
 def reference_table(results: dict) -> Table | None:
     """Our numbers beside the paper's, where the config gives them."""
-    variants = list(dict.fromkeys(name for entry in results["summary"] for name in entry["variant"]))
+    variants = variant_titles(results["summary"])
     lines = []
     for entry in results["summary"]:
         for metric, value in entry["reference"].items():

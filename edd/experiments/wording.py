@@ -1,14 +1,17 @@
 """The report's opening in plain words: what the ensemble knows, what each student kept, what it cost."""
 
 import math
+import os
 
 from edd.experiments.results import get
-from edd.experiments.tables import number, out_sets
+from edd.experiments.tables import number, out_sets, variant_titles
 
 
 def title(results: dict) -> str:
     """The report's heading."""
-    name = results["settings"].get("name") or "edd"
+    parts = results.get("runs") or [{"settings": results["settings"]}]
+    names = list(dict.fromkeys(str(part["settings"].get("name", "edd")) for part in parts))
+    name = names[0] if len(names) == 1 else os.path.commonprefix(names).rstrip(" -_.:=") or ", ".join(names)
     return f"{name}: what the ensemble knows, what its students kept, what it cost"
 
 
@@ -50,21 +53,23 @@ def _ensemble(results: dict, whole: dict, single: dict | None) -> list[str]:
     if accuracy is not None:
         sentence += f" classifies **{_percent(accuracy, 2)}** of {results['sets']['test']['examples']:,} test examples correctly"
         alone = _value(single, "classification", "accuracy")
-        sentence += f"; one of its members alone {_percent(alone, 2)}." if alone is not None else "."
+        sentence += f"; one of its members alone {_percent(alone, 2)} on average." if alone is not None else "."
         ece, nll = _value(whole, "classification", "ece"), _value(whole, "classification", "nll")
         if ece is not None and nll is not None:
             sentence += f" Its calibration error (ECE) is {_percent(ece, 2)}, its negative log-likelihood {number(nll)} nats."
         paragraphs.append(sentence)
     inside = _value(whole, "uncertainty", "test", "mutual_information")
+    parts = []
     for name in out_sets(results):
         outside = _value(whole, "uncertainty", name, "mutual_information")
         area = _value(whole, "detection", name, "mutual_information", "auroc")
-        if None not in (inside, outside, area):
-            paragraphs.append(
-                f"Where its members disagree it knows that it does not know: its knowledge uncertainty (mutual information) averages "
-                f"{number(inside)} nats on test examples and {number(outside)} on {name}; an example of {name} has the larger one "
-                f"**{_percent(area)}** of the time (AUROC)."
+        if None not in (outside, area):
+            parts.append(
+                f"{number(outside)} on {name}, where an example has more of it than a test example **{_percent(area)}** of the time (AUROC)"
             )
+    if inside is not None and parts:
+        knows = "Where its members disagree it knows that it does not know: its knowledge uncertainty (mutual information) averages"
+        paragraphs.append(f"{knows} {number(inside)} nats on test examples, {'; '.join(parts)}.")
     return paragraphs
 
 
@@ -76,7 +81,8 @@ def _student(results: dict, entry: dict, whole: dict | None) -> str:
     teacher = _value(whole, "classification", "accuracy")
     if teacher is not None:
         gap = 100 * (accuracy - teacher)
-        text += f", {abs(gap):.2f} points {'below' if gap < 0 else 'above'} the ensemble"
+        close = abs(gap) < 0.005
+        text += ", as the ensemble does" if close else f", {abs(gap):.2f} points {'below' if gap < 0 else 'above'} the ensemble"
     rank = _value(entry, "fidelity", "test", "mutual_information", "rank_correlation")
     has_knowledge = _value(entry, "uncertainty", "test", "mutual_information") is not None
     if not has_knowledge:
@@ -118,9 +124,9 @@ def _range(values: list[float]) -> str:
 
 
 def _study(results: dict) -> list[str]:
-    settings = list(dict.fromkeys(name for entry in results["summary"] for name in entry["variant"]))
+    titles = variant_titles(results["summary"])
     paragraphs = [
-        f"{len(results.get('runs', []))} runs that differ in {', '.join(f'`{name}`' for name in settings)}; error on the test set:"
+        f"{len(results.get('runs', []))} runs that differ in {', '.join(f'`{name}`' for name in titles)}, pooled over their seeds; error on the test set:"
     ]
     lines: dict[tuple, list[str]] = {}
     for entry in results["summary"]:
@@ -128,5 +134,5 @@ def _study(results: dict) -> list[str]:
         if accuracy is not None:
             lines.setdefault(tuple(map(str, entry["variant"].values())), []).append(f"{entry['name']} {_percent(1 - accuracy, 2)}")
     for values, parts in lines.items():
-        paragraphs.append(f"**{', '.join(f'{name} = {value}' for name, value in zip(settings, values))}**: {', '.join(parts)}.")
+        paragraphs.append(f"**{', '.join(f'{name} = {value}' for name, value in zip(titles.values(), values))}**: {', '.join(parts)}.")
     return paragraphs
