@@ -77,14 +77,16 @@ def _predictions(array: ArrayLike, labels: ArrayLike, mask: Mask, name: str) -> 
     """(float array [*B, K], labels [*B], mask [*B]), what padding holds replaced by the uniform distribution and label 0."""
     array = checks.as_float(array, name)
     checks.classes(array, name)
-    array = array.astype(jnp.promote_types(array.dtype, jnp.float32))
     labels = jnp.asarray(labels)
     checks.shape(labels, array.shape[:-1], "labels")
     mask = _mask(mask, labels.shape)
     checks.labels(jnp.where(mask, labels, jnp.zeros_like(labels)), array.shape[-1])
     uniform = 1.0 / array.shape[-1] if name == "probs" else -np.log(array.shape[-1])
     array = jnp.where(mask[..., None], array, jnp.full_like(array, uniform))
-    return array, jnp.where(mask, labels, jnp.zeros_like(labels)), mask
+    if checks.is_concrete(array):  # in its own precision, which sets the tolerance
+        check = host.probabilities if name == "probs" else host.log_probabilities
+        check(np.asarray(array).reshape(-1, array.shape[-1]))
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32)), jnp.where(mask, labels, jnp.zeros_like(labels)), mask
 
 
 def mean(values: Float[ArrayLike, "*B"], mask: Mask = None) -> MeanSums:
@@ -138,7 +140,6 @@ def classification(log_probs: Float[ArrayLike, "*B K"], labels: Int[ArrayLike, "
       0.5
     """
     log_probs, labels, mask = _predictions(log_probs, labels, mask, "log_probs")
-    checks.log_probs(log_probs, "log_probs")
     nll = 0.0 - jnp.take_along_axis(log_probs, labels[..., None], -1)[..., 0]
     target = jax.nn.one_hot(labels, log_probs.shape[-1], dtype=log_probs.dtype)
     brier = jnp.square(jnp.exp(log_probs) - target).sum(-1)
@@ -179,17 +180,15 @@ def calibration(probs: Float[ArrayLike, "*B K"], labels: Int[ArrayLike, "*B"], m
     if num_bins < 1:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     probs, labels, mask = _predictions(probs, labels, mask, "probs")
-    if checks.is_concrete(probs):
-        host.probabilities(np.asarray(probs).reshape(-1, probs.shape[-1]))
     confidence, correct = probs.max(-1), probs.argmax(-1) == labels
     exact = np.arange(1, num_bins) / num_bins
     edges = exact.astype(probs.dtype)
     edges = np.where(edges > exact, np.nextafter(edges, edges.dtype.type(-1)), edges)
     bins = jnp.searchsorted(jnp.asarray(edges), confidence, side="left")
-    member = (bins[..., None] == jnp.arange(num_bins)) & mask[..., None]
+    member = jax.nn.one_hot(bins, num_bins, dtype=bool) & mask[..., None]
     axes = tuple(range(confidence.ndim))
-    mass = jnp.where(member, jnp.broadcast_to(confidence[..., None], member.shape), jnp.zeros(member.shape, confidence.dtype))
-    return CalibrationSums(member.sum(axes, dtype=jnp.int32), (member & correct[..., None]).sum(axes, dtype=jnp.int32), mass.sum(axes))
+    counts = [member.sum(axes, dtype=jnp.int32), (member & correct[..., None]).sum(axes, dtype=jnp.int32)]
+    return CalibrationSums(*counts, jnp.where(member, confidence[..., None], 0.0).sum(axes))
 
 
 def add(first: Sums, second: Sums) -> Sums:

@@ -14,6 +14,7 @@ bootstrap resample; the result is then a float64 array [R]). Rows that count twi
 mergeable sums: they need the order of all uncertainties.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -101,15 +102,17 @@ def _sum_of_cumulative(ranked: _Ranked, counts: np.ndarray) -> float:
     return mass @ (2 * size + 1 - low - high) / 2
 
 
-def _mean_selective_risk(ranked: _Ranked, counts: np.ndarray) -> float:
-    """Mean of E_j / j: an error at rank k adds T(k) = 1/k + ... + 1/N, averaged over its tie group.
-
-    The sum of T over ranks 1..m is m (1 + T(m + 1)), so that one table of T serves every group.
-    """
-    size, mass, low, high = _wrong_rows(ranked, counts)
-    tails = np.zeros(size + 1)  # tails[m] = T(m + 1)
+def _tail_sums(size: int) -> np.ndarray:
+    """[N + 1]: sum of T(k) = 1/k + ... + 1/N over the ranks k = 1..m, which is m (1 + T(m + 1))."""
+    tails = np.zeros(size + 1)  # tails[m] = T(m + 1), summed from its small end
     tails[:-1] = np.cumsum(1 / np.arange(size, 0, -1))[::-1]
-    sums = np.arange(size + 1) * (1 + tails)
+    return np.arange(size + 1) * (1 + tails)
+
+
+def _mean_selective_risk(ranked: _Ranked, counts: np.ndarray, tail_sums: Callable) -> float:
+    """Mean of E_j / j: an error at rank k adds T(k), averaged over its tie group."""
+    size, mass, low, high = _wrong_rows(ranked, counts)
+    sums = tail_sums(size)
     return mass @ ((sums[high] - sums[low]) / np.maximum(high - low, 1)) / size
 
 
@@ -170,7 +173,8 @@ def aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *,
       >>> aurc([7.0, 7.0, 7.0, 7.0], [0, 0, 0, 1])
       0.25
     """
-    return _evaluate(uncertainty, errors, counts, lambda ranked, _, weights: _mean_selective_risk(ranked, weights))
+    tail_sums = functools.lru_cache(maxsize=1)(_tail_sums)  # resamples have one size: one table for all of them
+    return _evaluate(uncertainty, errors, counts, lambda ranked, _, weights: _mean_selective_risk(ranked, weights, tail_sums))
 
 
 def e_aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
@@ -195,12 +199,12 @@ def e_aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], 
       >>> e_aurc([0.1, 0.2, 0.3, 0.4], [0, 0, 0, 1])
       0.0
     """
-    return _evaluate(
-        uncertainty,
-        errors,
-        counts,
-        lambda ranked, oracle, weights: _mean_selective_risk(ranked, weights) - _mean_selective_risk(oracle, weights),
-    )
+    tail_sums = functools.lru_cache(maxsize=1)(_tail_sums)
+
+    def statistic(ranked, oracle, weights):
+        return _mean_selective_risk(ranked, weights, tail_sums) - _mean_selective_risk(oracle, weights, tail_sums)
+
+    return _evaluate(uncertainty, errors, counts, statistic)
 
 
 def augrc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
