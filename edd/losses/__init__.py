@@ -1,1 +1,12 @@
-""""""
+"""Losses of each example [*B], in nats (floor 2b): never reduced over examples, no configuration, stable in float32.
+
+- `supervised`: cross-entropy and label smoothing, on labels;
+- `distillation`: EnD (the ensemble's mean) and knowledge distillation (one teacher);
+- `distribution`: EnD2, the Dirichlet negative log-likelihood of the members;
+- `proxy`: the proxy-Dirichlet target of an ensemble, and reverse and forward KL to it.
+"""
+
+from edd.losses import distillation as distillation
+from edd.losses import distribution as distribution
+from edd.losses import proxy as proxy
+from edd.losses import supervised as supervised

@@ -5,7 +5,8 @@ import numbers
 
 import jax.numpy as jnp
 
-from edd.typing import Array
+from edd.math import checks
+from edd.typing import Array, ArrayLike
 
 
 def offset_value(offset: float, name: str) -> float:
@@ -33,3 +34,17 @@ def clipped_logits(logits: Array, max_concentration: float | None, offset: float
     if not max_concentration > offset:
         raise ValueError(f"max_concentration must be above offset {offset}, got {max_concentration}")
     return jnp.minimum(logits, math.log(max_concentration - offset))
+
+
+def temperature_value(temperature: ArrayLike, dtype: jnp.dtype, name: str = "temperature") -> Array:
+    """`temperature` as a scalar array of `dtype`; it may be traced.
+
+    Raises:
+      TypeError: unless it is real.
+      ValueError: unless it is a scalar and (eagerly) finite and positive.
+    """
+    value = checks.as_float(temperature, name)
+    checks.shape(value, (), name)
+    checks.positive(value, name)
+    checks.finite(value, name)
+    return value.astype(dtype)

@@ -13,9 +13,8 @@ with R the Bregman divergence of ln Gamma(x) - x ln x. The gradient is
 
     dL/dz_k = e_k f(alpha_k) / D - q_k S F / D - pb_k e_k psi'(alpha_k) + q_k S psi'(alpha_0)
 
-with q = softmax(z), and either f(a) = (a - 1) psi'(a), F = (alpha_0 - K) psi'(alpha_0) or both less 1 (their weights e_k and q_k S are equal),
-whichever is
-small: F < 1/2 takes the first. Every factor is bounded or a power of e^{-z}, so nothing overflows before the result does.
+with q = softmax(z), and either f(a) = (a - 1) psi'(a), F = (alpha_0 - K) psi'(alpha_0), or both less 1 (their weights e_k and q_k S are
+equal), whichever is small: F < 1/2 takes the first. Every factor is bounded or a power of e^{-z}: nothing overflows before the result does.
 Each pass needs one division, one or two exponentials and at most one logarithm per element; the rest is short polynomials.
 """
 
@@ -81,7 +80,7 @@ def row_scalars(logits: Array, offset: float) -> Row:
         own = unit + (offset - 1)
     else:
         near_one = jnp.mean(jnp.expm1(jnp.minimum(logits, LOGIT_CEILING)) + offset, -1, keepdims=True)
-        mean_less_one = jnp.where(mass < num_classes, near_one, mass / num_classes + (offset - 1))
+        mean_less_one = jnp.where(mass < 2 * num_classes, near_one, mass / num_classes + (offset - 1))
         own = jnp.expm1(top) + offset
     return Row(
         top=top,
