@@ -1,0 +1,121 @@
+"""A whole run at the smallest size: every file it promises, resuming, and refusing what cannot work before touching anything."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edd import experiments
+from edd.experiments import distillation, predict, settings, stages
+from edd.training import checkpoint
+
+TRAINING = {"model": {"name": "mlp", "options": {"widths": [8]}}, "epochs": 1.0, "max_steps": 3, "batch_size": 16}
+
+
+def config(**changes):
+    made = {
+        "name": "tiny",
+        "data": {"name": "spirals", "options": {"arms": 3, "points": 20}, "ood": {"spirals_ring": {"points": 20}}},
+        "ensemble": {"num_members": 3, "training": TRAINING},
+        "students": {"proxy": {"method": "proxy", "seeds": 2, "training": TRAINING}, "EnD": {"method": "end", "training": TRAINING}},
+        "evaluation": {"num_resamples": 5, "batch_size": 50, "heat_map": 4.0, "heat_map_points": 8},
+    }
+    return {**made, **changes}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    return workdir, experiments.run(config(), str(workdir), progress=False)
+
+
+def test_a_run_leaves_everything_it_promises(finished):
+    workdir, results = finished
+    for name in ("run.json", "results.json", "report.md", "report.html", "metrics/teacher/metrics.jsonl", "metrics/proxy/metrics.jsonl"):
+        assert (workdir / name).stat().st_size > 0, name
+    assert list((workdir / "figures").glob("*.png")) and list((workdir / "cache").glob("targets-*/progress.json"))
+    run = json.loads((workdir / "run.json").read_text())
+    assert run["settings"]["name"] == "tiny" and run["versions"]["jax"] and run["date"]
+    names = {(row["name"], row["seed"]) for row in results["rows"]}
+    assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("proxy", 1), ("EnD", 0)}
+
+
+def test_resuming_a_finished_run_changes_no_number(finished):
+    workdir, results = finished
+    again = experiments.run(config(), str(workdir), progress=False)
+    for old, new in zip(results["rows"], again["rows"]):
+        assert old["metrics"] == new["metrics"]
+
+
+def test_another_run_in_the_same_directory_is_refused(finished):
+    workdir, _ = finished
+    before = sorted((path, path.stat().st_mtime_ns) for path in workdir.rglob("*"))
+    with pytest.raises(ValueError, match="seed"):
+        experiments.run(config(seed=5), str(workdir), progress=False)
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in workdir.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"experiment": "distilation"}, "unknown experiment 'distilation': did you mean 'distillation'"),
+        ({"students": {"x": {"method": "poxy", "training": TRAINING}}}, "unknown method 'poxy': did you mean 'proxy'"),
+        (
+            {"students": {"x": {"method": "proxy", "options": {"ofset": 1.0}, "training": TRAINING}}},
+            "option 'ofset': did you mean 'offset'",
+        ),
+        ({"students": {"Ensemble": {"method": "proxy", "training": TRAINING}}}, "choose another"),
+        ({"ensemble": {"num_members": 2, "training": {**TRAINING, "model": {"name": "mpl"}}}}, "unknown model 'mpl': did you mean 'mlp'"),
+        ({"ensemble": {"num_members": 2, "training": {**TRAINING, "optimizer": {"name": "adan"}}}}, "adam"),
+        ({"data": {"name": "spirl"}}, "spirals"),
+        ({"data": {"name": "spirals", "options": {"arms": 3, "points": 20}, "ood": {"digits_photos": {}}}}, "has inputs of shape"),
+    ],
+)
+def test_mistakes_are_found_before_the_directory_is_made(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.run(config(**change), str(tmp_path / "run"), progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_diverged_members_are_left_out_of_the_targets(tmp_path):
+    whole = settings.from_dict(settings.Settings, config())
+    sets = distillation.build.data(whole)
+    teacher = stages.pretrain(whole, sets, None, progress=False)
+    damaged = teacher._replace(alive=np.array([True, False, True]))
+    left = predict.survivors(damaged, "members")
+    assert left.alive.shape == (2,)
+    for kept, old in zip(*(predict.jax.tree.leaves(each.variables) for each in (left, teacher))):
+        np.testing.assert_array_equal(kept, old[[0, 2]])
+    with pytest.raises(ValueError, match="every one of the 3 members diverged"):
+        predict.survivors(teacher._replace(alive=np.zeros(3, bool)), "members")
+
+
+def test_online_and_cached_targets_train_the_same_student():
+    whole = settings.from_dict(settings.Settings, config())
+    sets = distillation.build.data(whole)
+    teacher = stages.pretrain(whole, sets, None, progress=False)
+    student = settings.from_dict(settings.Student, config()["students"]["proxy"])
+    cached = stages.distil("proxy", student, teacher, whole, sets, None, progress=False)
+    online = stages.distil("proxy", settings.dataclasses.replace(student, targets="online"), teacher, whole, sets, None, progress=False)
+    for first, second in zip(*(predict.jax.tree.leaves(each.variables) for each in (cached, online))):
+        np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
+    training = {**TRAINING, "keep": "best", "checkpoint_every": 1, "max_steps": 6, "optimizer": {"name": "sgd", "learning_rate": 30.0}}
+    spec = config(ensemble={"num_members": 2, "training": training}, students={})
+    spec["data"] = {**spec["data"], "validation": 0.3}
+    whole = settings.from_dict(settings.Settings, spec)
+    sets = distillation.build.data(whole)
+    assert len(sets.validation.labels) == 18 and len(sets.train.labels) == 42
+    shipped = stages.pretrain(whole, sets, tmp_path, progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "metrics" / "teacher" / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if isinstance(line["loss"], float)}
+    assert len(losses) == 6
+    with checkpoint.Checkpointer(tmp_path / "checkpoints" / "teacher", keep_best=1) as saver:
+        assert min(losses, key=losses.get) in saver.steps
+    probs = np.exp(
+        predict.jax.nn.log_softmax(np.asarray(predict.members.apply(shipped.model, shipped.variables, sets.validation.inputs).logits))
+    )
+    nll = -np.log(probs[:, np.arange(18), sets.validation.labels]).mean()
+    assert nll == pytest.approx(min(losses.values()), rel=1e-4)
