@@ -101,8 +101,8 @@ def cross_entropy(p_log_probs: Float[ArrayLike, "*B K"], q_log_probs: Float[Arra
 def kl_divergence(p_log_probs: Float[ArrayLike, "*B K"], q_log_probs: Float[ArrayLike, "*B K"]) -> Float[Array, "*B"]:
     """KL(p || q) = sum_k p_k (ln p_k - ln q_k) in nats. O(K).
 
-    Summed as p_k (l_k + e^(-l_k) - 1), l = ln p - ln q: all terms are non-negative, so near-equal distributions keep their digits,
-    and a rounding of the inputs that leaves them unnormalised by a few units in the last place does not show.
+    Summed as p_k (l_k + e^(-l_k) - 1), l = ln p - ln q: all terms are non-negative, so near-equal distributions keep their digits.
+    A rounding of the inputs that leaves them unnormalised by a few units in the last place is taken out.
 
     Args:
       p_log_probs: normalised.
@@ -130,18 +130,25 @@ def _log_ratio(p: Array, q: Array) -> Array:
     return jnp.where(both, p, 0) - jnp.where(both, q, 0)
 
 
+def _exponential_remainder(x: Array) -> Array:
+    """e^-x - 1 + x for |x| < 1/2, accurate relative to its value."""
+    terms = 14 if x.dtype == jnp.float64 else 8
+    series = jnp.full_like(x, 1.0)
+    for k in range(terms, 2, -1):  # x^2/2 (1 - x/3 (1 - x/4 (...)))
+        series = 1 - x / k * series
+    return x * x / 2 * series
+
+
 @jax.custom_jvp
 def _kl_divergence(p: Array, q: Array) -> Array:
     ratio = _log_ratio(p, q)
-    near = jnp.abs(ratio) < 0.4
-    x = jnp.where(near, ratio, 0)
-    terms = 12 if p.dtype == jnp.float64 else 6
-    series = jnp.full_like(x, 1.0)
-    for k in range(terms + 2, 2, -1):  # e^-x - 1 + x = x^2/2 (1 - x/3 (1 - x/4 (...)))
-        series = 1 - x / k * series
+    both = ~jnp.isneginf(p) & ~jnp.isneginf(q)
+    near = both & (jnp.abs(ratio) < 0.4)
     probs, q_probs = jnp.exp(p), jnp.exp(q)
-    apart = probs * ratio - probs + q_probs
-    value = class_sum(jnp.where(near & ~jnp.isneginf(p) & ~jnp.isneginf(q), probs * (x * x / 2) * series, apart))
+    excess = class_sum(jnp.where(near, probs * jnp.expm1(-jnp.where(near, ratio, 0)), q_probs - probs))
+    ratio = jnp.where(both, ratio + jnp.log1p(excess)[..., None], 0)  # ln p - ln q, had both been normalised
+    close = probs * _exponential_remainder(jnp.where(near, ratio, 0))
+    value = class_sum(jnp.where(near, close, probs * ratio - probs + q_probs))
     return jnp.where((jnp.isneginf(q) & (probs > 0)).any(-1), jnp.inf, jnp.maximum(value, 0))
 
 

@@ -4,6 +4,8 @@ Everything is written in the difference of the two arguments, which may be hande
 rounded arguments tell (a Dirichlet's precision and its largest concentration, for instance).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +13,8 @@ from edd.math import coefficients
 from edd.math.polygamma import _floor, _trigamma, bits, horner_difference, promote
 from edd.math.remainders import _log_minus_digamma, _x_trigamma_minus_one
 from edd.typing import Array, ArrayLike, Float
+
+_SCALE, _LOG_SCALE = 2.0**100, 100 * math.log(2.0)
 
 
 def _near_phi(d: Array) -> Array:
@@ -44,8 +48,9 @@ def _phi_ratio(base: Array, other: Array, difference: Array, scaled: bool = Fals
     safe_base, safe_other = jnp.where(near, 1, base), jnp.where(near, 1, other)
     ratio = safe_other / safe_base
     info = jnp.finfo(base.dtype)
-    normal = (ratio > info.tiny) & (ratio < info.max)
-    log_ratio = jnp.where(normal, jnp.log(jnp.where(normal, ratio, 1)), jnp.log(safe_other) - jnp.log(safe_base))
+    lost = ratio < info.tiny  # underflow: the logarithm is taken of a scaled ratio; where it overflows, `relative` dominates
+    ratio = jnp.where(lost, (safe_other * _SCALE) / safe_base, ratio)
+    log_ratio = jnp.log(jnp.minimum(ratio, info.max)) - jnp.where(lost, _LOG_SCALE, 0)
     close = _near_phi(jnp.where(near, relative, 0))
     if scaled:
         return jnp.where(near, base * close, difference - base * log_ratio)
