@@ -51,7 +51,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "EnD": {"method": "end", "training": training(600.0, layer_norm)},
                 "EnD2": {"method": "end2", "training": training(600.0, layer_norm), "options": {"target_smoothing": 1e-4, **clip}},
                 "proxy_reverse": {"method": "proxy", "training": training(600.0, layer_norm)},
-                "proxy_forward": {"method": "forward_proxy", "training": training(600.0, layer_norm)},
+                # with offset 1 the gradient of the forward KL dies as exp(z) -> 0 and small networks get stuck there
+                "proxy_forward": {
+                    "method": "forward_proxy",
+                    "training": training(600.0, layer_norm),
+                    "options": {"offset": 0.0, "target_offset": 1.0},
+                },
             },
             "evaluation": {
                 "num_resamples": 200,
