@@ -106,7 +106,8 @@ def make_train_step(
         replicas = jax.lax.axis_index(meshes.MEMBER) * local + jnp.arange(local)
         now = jnp.max(state.step)  # a frozen replica's own counter stands still
         fn = lambda state, batch, replica: one(state, batch, replica, now, key, teacher)  # noqa: E731
-        return members.map_members(fn, strategy, state.variables)(state, batch, replicas)
+        chosen = members.choose_strategy(state.variables, collectives=mesh.shape[meshes.DATA] > 1) if strategy == "auto" else strategy
+        return members.map_members(fn, chosen)(state, batch, replicas)
 
     mapped = jax.shard_map(
         body,
