@@ -233,7 +233,7 @@ def study(summary: list[dict]):
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8))
 
-    return style.panels(draw, len(panels), columns=min(len(panels), 5), width=3.1, height=3.2)
+    return style.panels(draw, len(panels), columns=3 if len(panels) > 4 else 4, width=3.4, height=3.0)
 
 
 def _study_line(axis, row, entries, setting, panel, colour, shift, log):

@@ -63,7 +63,7 @@ def heatmaps(grid: Grid):
         for axis, name in zip(axes[0], names):
             axis.set_title(name)
 
-    return style.panels(draw, len(names) * len(lines), columns=len(names), width=2.35, height=2.45)
+    return style.panels(draw, len(names) * len(lines), columns=len(names), width=2.35, height=2.1)
 
 
 def _image(grid: Grid, name: str, measure: str) -> np.ndarray | None:

@@ -85,7 +85,7 @@ def load_predictions(workdir: str | os.PathLike) -> list[Row]:
     rows: dict[tuple, Row] = {}
     for path in sorted((Path(workdir) / FOLDER).glob("*.*.*.npz")):
         try:
-            with np.load(path) as archive:
+            with path.open("rb") as file, np.load(file) as archive:  # np.load leaks the file of a broken archive that it opened itself
                 metadata = json.loads(str(archive["metadata"]))
                 fields = {name: archive[name] for name in Prediction._fields if name in archive.files}
         except Exception as error:  # zipfile, zlib, json and numpy each raise their own

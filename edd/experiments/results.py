@@ -270,11 +270,13 @@ def merge(results: list[dict]) -> dict:
     """
     if not results:
         raise ValueError("results must hold at least one run")
+    seen: dict[str, int] = {}
     for index, each in enumerate(results):
         _check_mergeable(results[0], each, index)
-        for other in range(index):
-            if each["rows"] == results[other]["rows"] and each["run"] == results[other]["run"]:
-                raise ValueError(f"runs {other} and {index} are the same run: pooled, its seeds would count twice")
+        content = json.dumps(encode([each["run"], each["settings"], each["rows"]]))
+        if content in seen:
+            raise ValueError(f"runs {seen[content]} and {index} are the same run: pooled, its seeds would count twice")
+        seen[content] = index
     parts = [part for each in results for part in each.get("runs") or [{"run": each["run"], "settings": each["settings"]}]]
     different = differing_settings([part["settings"] for part in parts])
     rows, offset = [], 0

@@ -101,7 +101,10 @@ def _student(results: dict, entry: dict, whole: dict | None) -> str:
 
 
 def _over(entry: dict) -> str:
-    return f" (mean of {len(entry['seeds'])} seeds)" if len(entry["seeds"]) > 1 else ""
+    accuracy = entry["metrics"]["classification"]["accuracy"]
+    if accuracy["of"] == 1:
+        return ""
+    return f" (mean of {accuracy['n']}{'' if accuracy['n'] == accuracy['of'] else ' of ' + str(accuracy['of'])} seeds)"
 
 
 def _cost(students: list[dict], whole: dict | None) -> list[str]:
@@ -125,9 +128,8 @@ def _range(values: list[float]) -> str:
 
 def _study(results: dict) -> list[str]:
     titles = variant_titles(results["summary"])
-    paragraphs = [
-        f"{len(results.get('runs', []))} runs that differ in {', '.join(f'`{name}`' for name in titles)}, pooled over their seeds; error on the test set:"
-    ]
+    differ = ", ".join(f"`{name}`" for name in titles)
+    paragraphs = [f"{len(results.get('runs', []))} runs that differ in {differ}, pooled over their seeds; error on the test set:"]
     lines: dict[tuple, list[str]] = {}
     for entry in results["summary"]:
         accuracy = _value(entry, "classification", "accuracy")
