@@ -1,3 +1,28 @@
-"""Ensemble distribution distillation: one network that keeps an ensemble's uncertainty."""
+"""Ensemble distribution distillation: one network that keeps an ensemble's uncertainty.
+
+The mathematics is imported with the package and needs jax, numpy, chex and jaxtyping only: `edd.distributions`,
+`edd.uncertainty`, `edd.losses`, `edd.metrics`. What trains networks is imported when first used (and needs the extra
+`train`): `edd.models`, `edd.data`, `edd.ensembles`, `edd.distillers`, `edd.training`, `edd.experiments`.
+"""
+
+import importlib
+
+from edd import distributions as distributions
+from edd import losses as losses
+from edd import math as math
+from edd import metrics as metrics
+from edd import uncertainty as uncertainty
 
 __version__ = "0.1.0"
+
+_LAZY = ("data", "decoding", "distillers", "ensembles", "experiments", "models", "training")
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return importlib.import_module(f"edd.{name}")
+    raise AttributeError(f"module 'edd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -18,6 +18,8 @@ with `jax.nn.log_softmax` they are the derivatives in the logits. They are finit
 measure is +inf contributes no slope through the infinite term.
 """
 
+from __future__ import annotations
+
 import math
 from functools import partial
 from typing import NamedTuple

@@ -6,6 +6,8 @@ XLA's fused reductions there either recompute the exponentials once per sum or s
 [10, 2000, 1000]: 5-6 exp-and-sum passes as written, 40 without tiles, 45-80 with the members unrolled).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,0 +1,42 @@
+"""Takes every config two steps at `:smoke`, within 30 s and 2 GiB each: python .ci/smoke.py configs/*.py."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+SECONDS = 30.0
+GIBIBYTES = 2.0
+
+
+def run(config: str, workdir: str) -> tuple[int, float, float, str]:
+    """(exit status, seconds, peak GiB, output) of one smoke run without any data directory."""
+    environment = {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
+    command = [sys.executable, "launch/run.py", f"--config={config}:smoke", f"--workdir={workdir}", "--progress=false"]
+    log = pathlib.Path(workdir).with_suffix(".log")
+    started = time.perf_counter()
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, time.perf_counter() - started, usage.ru_maxrss / 2**20, log.read_text()
+
+
+def main(configs: list[str]) -> int:
+    bad = []
+    with tempfile.TemporaryDirectory() as folder:
+        for config in configs:
+            name = pathlib.Path(config).stem
+            status, seconds, memory, output = run(config, f"{folder}/{name}")
+            good = status == 0 and seconds <= SECONDS and memory <= GIBIBYTES
+            print(f"{name:24s} {seconds:6.1f} s {memory:6.2f} GiB  {'ok' if good else 'FAILED'}", flush=True)
+            if not good:
+                bad.append(name)
+                print(output[-4000:])
+    return 1 if bad or not configs else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
