@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Int
+from edd.typing import ArrayLike, Int
 
 
 class Interval(NamedTuple):
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     num_defined: int
 
 
-def draw(num_rows: int, num_resamples: int = 1000, *, seed: int = 0, strata: ArrayLike | None = None) -> Int[Array, "R N"]:
+def draw(num_rows: int, num_resamples: int = 1000, *, seed: int = 0, strata: ArrayLike | None = None) -> Int[np.ndarray, "R N"]:
     """Bootstrap resamples as counts: how many times each row was drawn.
 
     Args:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Float, Int
+from edd.typing import ArrayLike, Float, Int
 
 Counts = ArrayLike | None
 _STEP = 1e-12  # relative change of the temperature at which the search ends
@@ -72,7 +72,7 @@ def _equal_width(probs, labels, num_bins, norm, counts):
 
 def expected_calibration_error(
     probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], num_bins: int = 15, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Expected calibration error (ECE), a fraction: sum over bins of n_b/N |accuracy_b - confidence_b|.
 
     Equal-width right-closed bins of the confidence. At least `confidence_gap`, to which it is equal for one bin.
@@ -101,7 +101,7 @@ def expected_calibration_error(
 
 def maximum_calibration_error(
     probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], num_bins: int = 15, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Maximum calibration error (MCE), a fraction: the largest |accuracy_b - confidence_b| of the bins that are not empty.
 
     One example can decide it: read it with the bins' counts (`reliability_curve`).
@@ -130,7 +130,7 @@ def maximum_calibration_error(
 
 def root_mean_square_calibration_error(
     probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], num_bins: int = 15, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Root-mean-square calibration error, a fraction: sqrt of the sum over bins of n_b/N (accuracy_b - confidence_b)^2.
 
     Args:
@@ -157,7 +157,7 @@ def root_mean_square_calibration_error(
 
 def adaptive_calibration_error(
     probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], num_bins: int = 15, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Expected calibration error over bins of equal mass instead of equal width, a fraction.
 
     The bin of an example is floor(B r), r the middle of the ranks (as a fraction) of all examples with its confidence: without
@@ -199,7 +199,7 @@ def adaptive_calibration_error(
 
 def classwise_calibration_error(
     probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], num_bins: int = 15, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Classwise calibration error, a fraction: mean over classes of the expected calibration error of "is it class k".
 
     For class k every example counts, with confidence p_k and the outcome label == k. With many classes most p_k fall into the
@@ -234,7 +234,9 @@ def classwise_calibration_error(
     return total / probs.shape[1]
 
 
-def confidence_gap(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def confidence_gap(
+    probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """Absolute difference of mean confidence and accuracy, a fraction: calibration in the large, without bins.
 
     Args:

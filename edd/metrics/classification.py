@@ -11,12 +11,12 @@ bootstrap resample; the result is then a float64 array [R]).
 import numpy as np
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Float, Int
+from edd.typing import ArrayLike, Float, Int
 
 Counts = ArrayLike | None
 
 
-def accuracy(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def accuracy(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Fraction of examples whose most probable class is the label.
 
     Several classes that share the largest probability: the first of them is the prediction, as in numpy's and JAX's argmax.
@@ -44,7 +44,7 @@ def accuracy(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, co
     return host.evaluate(host.mean_of((probs.argmax(-1) == labels).astype(np.float64)), counts, labels.size)
 
 
-def nll(log_probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def nll(log_probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Mean negative log-likelihood of the labels, in nats.
 
     Args:
@@ -73,7 +73,7 @@ def nll(log_probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, cou
     return host.evaluate(host.mean_of(values), counts, labels.size)
 
 
-def brier_score(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def brier_score(probs: Float[ArrayLike, "N K"], labels: Int[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Brier score: squared distance from the one-hot label, *summed* over classes, averaged over examples.
 
     Some codes average over the classes or halve the sum; with two classes this one is twice the score of the positive class

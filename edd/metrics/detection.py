@@ -15,9 +15,10 @@ part of the data cannot be combined with another's without keeping every score, 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Real
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Bool, Float, Int
+from edd.typing import ArrayLike, Bool, Float, Int
 
 Counts = ArrayLike | None
 Positive = Bool[ArrayLike, " N"] | Int[ArrayLike, " N"]
@@ -56,7 +57,7 @@ def _sides(scores, is_positive) -> tuple[_Sides, int]:
     return sides, scores.size
 
 
-def auroc(scores: Float[ArrayLike, " N"], is_positive: Positive, *, counts: Counts = None) -> float | Float[Array, " R"]:
+def auroc(scores: Real[ArrayLike, " N"], is_positive: Positive, *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Area under the ROC curve: the probability that a positive scores above a negative, ties counting one half.
 
     Cost: one sort, then O(N) for each row of `counts`.
@@ -94,7 +95,7 @@ def auroc(scores: Float[ArrayLike, " N"], is_positive: Positive, *, counts: Coun
     return host.evaluate(statistic, counts, num_rows)
 
 
-def aupr(scores: Float[ArrayLike, " N"], is_positive: Positive, *, counts: Counts = None) -> float | Float[Array, " R"]:
+def aupr(scores: Real[ArrayLike, " N"], is_positive: Positive, *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Area under the precision-recall curve as average precision: sum over thresholds of (recall step) x precision.
 
     A step sum, as in scikit-learn; the trapezoid between the points is another, optimistic number.
@@ -137,8 +138,8 @@ def aupr(scores: Float[ArrayLike, " N"], is_positive: Positive, *, counts: Count
 
 
 def fpr_at_tpr(
-    scores: Float[ArrayLike, " N"], is_positive: Positive, tpr: float = 0.95, *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+    scores: Real[ArrayLike, " N"], is_positive: Positive, tpr: float = 0.95, *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """False-positive rate at the first (largest) threshold whose true-positive rate is at least `tpr`; no interpolation.
 
     Cost: one sort, then O(N) for each row of `counts`.
@@ -179,7 +180,7 @@ def fpr_at_tpr(
     return host.evaluate(statistic, counts, num_rows)
 
 
-def roc_curve(scores: Float[ArrayLike, " N"], is_positive: Positive) -> RocCurve:
+def roc_curve(scores: Real[ArrayLike, " N"], is_positive: Positive) -> RocCurve:
     """Receiver operating characteristic: false- and true-positive rate at every distinct score.
 
     Args:

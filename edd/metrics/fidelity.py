@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Real
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Float
+from edd.typing import ArrayLike, Float
 
 Counts = ArrayLike | None
 
@@ -48,8 +49,8 @@ def _errors(ensemble, student) -> np.ndarray:
 
 
 def rank_correlation(
-    ensemble: Float[ArrayLike, " N"], student: Float[ArrayLike, " N"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+    ensemble: Real[ArrayLike, " N"], student: Real[ArrayLike, " N"], *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """Spearman's rank correlation of a measure of the student with the ensemble's; ties share their middle rank.
 
     Cost: two sorts, then O(N) for each row of `counts`.
@@ -88,7 +89,9 @@ def rank_correlation(
     return host.evaluate(statistic, counts, groups[0].order.size)
 
 
-def mean_error(ensemble: Float[ArrayLike, " N"], student: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def mean_error(
+    ensemble: Real[ArrayLike, " N"], student: Real[ArrayLike, " N"], *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """Mean of student minus ensemble: the bias of a measure, in its unit (nats).
 
     Args:
@@ -115,8 +118,8 @@ def mean_error(ensemble: Float[ArrayLike, " N"], student: Float[ArrayLike, " N"]
 
 
 def mean_absolute_error(
-    ensemble: Float[ArrayLike, " N"], student: Float[ArrayLike, " N"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+    ensemble: Real[ArrayLike, " N"], student: Real[ArrayLike, " N"], *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """Mean of |student minus ensemble|: the typical error of a measure, in its unit (nats).
 
     Args:
@@ -142,8 +145,8 @@ def mean_absolute_error(
 
 
 def ratio_of_means(
-    ensemble: Float[ArrayLike, " N"], student: Float[ArrayLike, " N"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+    ensemble: Real[ArrayLike, " N"], student: Real[ArrayLike, " N"], *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """The student's mean measure divided by the ensemble's: the fraction of the uncertainty it kept.
 
     Args:
@@ -189,7 +192,7 @@ def _normalised(log_probs: np.ndarray) -> np.ndarray:
 
 def mean_kl(
     ensemble_log_probs: Float[ArrayLike, "N K"], student_log_probs: Float[ArrayLike, "N K"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Mean Kullback-Leibler divergence from the ensemble's to the student's prediction, KL(ensemble || student), in nats.
 
     The rounding of float32 log-probabilities is normalised away in float64 and each class adds p (x - 1 - ln x) >= 0 with x = q/p, so
@@ -229,7 +232,7 @@ def mean_kl(
 
 def agreement(
     ensemble_log_probs: Float[ArrayLike, "N K"], student_log_probs: Float[ArrayLike, "N K"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+) -> float | Float[np.ndarray, " R"]:
     """Fraction of examples for which student and ensemble predict the same class (first class among equals).
 
     Args:

@@ -19,11 +19,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Real
 
 from edd.metrics import host
-from edd.typing import Array, ArrayLike, Float
+from edd.typing import ArrayLike, Bool, Float
 
 Counts = ArrayLike | None
+Errors = Real[ArrayLike, " N"] | Bool[ArrayLike, " N"]
 _FLAT = 1e-12  # relative gap between oracle and random below which all errors are equal and no order is better
 
 
@@ -123,7 +125,7 @@ def _evaluate(uncertainty, errors, counts, statistic: Callable):
     return host.evaluate(lambda weights: statistic(ranked, oracle, weights), counts, errors.size)
 
 
-def risk_coverage_curve(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"]) -> RiskCoverageCurve:
+def risk_coverage_curve(uncertainty: Real[ArrayLike, " N"], errors: Errors) -> RiskCoverageCurve:
     """Risk-coverage curve: mean error of the accepted examples as more and more uncertain ones are accepted.
 
     Args:
@@ -148,7 +150,7 @@ def risk_coverage_curve(uncertainty: Float[ArrayLike, " N"], errors: Float[Array
     return RiskCoverageCurve(accepted / errors.size, _cumulative_errors(uncertainty, errors)[1:] / accepted)
 
 
-def aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def aurc(uncertainty: Real[ArrayLike, " N"], errors: Errors, *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Area under the risk-coverage curve: the mean selective risk over all coverages 1/N..1.
 
     Cost: one sort, then O(N) for each row of `counts`.
@@ -177,7 +179,7 @@ def aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *,
     return _evaluate(uncertainty, errors, counts, lambda ranked, _, weights: _mean_selective_risk(ranked, weights, tail_sums))
 
 
-def e_aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def e_aurc(uncertainty: Real[ArrayLike, " N"], errors: Errors, *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Excess AURC: AURC minus that of the oracle, which accepts the smallest errors first.
 
     Args:
@@ -207,7 +209,7 @@ def e_aurc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], 
     return _evaluate(uncertainty, errors, counts, statistic)
 
 
-def augrc(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None) -> float | Float[Array, " R"]:
+def augrc(uncertainty: Real[ArrayLike, " N"], errors: Errors, *, counts: Counts = None) -> float | Float[np.ndarray, " R"]:
     """Area under the generalised risk-coverage curve: the mean over all coverages 1/N..1 of selective risk times coverage.
 
     The generalised risk E_j / N is the probability of being accepted and wrong, so that early errors are not overweighted as in
@@ -246,8 +248,8 @@ def _smallest_first_error(ranked: _Ranked, counts: np.ndarray) -> float:
 
 
 def prediction_rejection_ratio(
-    uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], *, counts: Counts = None
-) -> float | Float[Array, " R"]:
+    uncertainty: Real[ArrayLike, " N"], errors: Errors, *, counts: Counts = None
+) -> float | Float[np.ndarray, " R"]:
     """Prediction rejection ratio (PRR): how much of the oracle's gain over random rejection the uncertainty has; a fraction.
 
     Rejected examples are handed to an oracle (error 0) and the denominator stays N. The curve after i rejections is E_(N-i) / N;
@@ -288,7 +290,7 @@ def prediction_rejection_ratio(
     return _evaluate(uncertainty, errors, counts, statistic)
 
 
-def rejection_curve(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"]) -> RejectionCurve:
+def rejection_curve(uncertainty: Real[ArrayLike, " N"], errors: Errors) -> RejectionCurve:
     """Rejection curve: the error that remains when the most uncertain examples are handed to an oracle, as fractions of all N.
 
     Args:
@@ -315,9 +317,7 @@ def rejection_curve(uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike
     return RejectionCurve(rejected, by_uncertainty, by_uncertainty[0] * (1 - rejected), oracle)
 
 
-def uncertainty_quantile_curve(
-    uncertainty: Float[ArrayLike, " N"], errors: Float[ArrayLike, " N"], num_quantiles: int = 20
-) -> UncertaintyQuantileCurve:
+def uncertainty_quantile_curve(uncertainty: Real[ArrayLike, " N"], errors: Errors, num_quantiles: int = 20) -> UncertaintyQuantileCurve:
     """Mean error inside each quantile of the uncertainty (buckets) and up to it (acceptance).
 
     Quantiles hold N/Q examples (the first N mod Q one more). Examples tied across a border are shared between its two sides in

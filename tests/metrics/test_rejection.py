@@ -110,6 +110,9 @@ def test_no_errors_and_nothing_but_errors():
     assert rejection.e_aurc(uncertainty, [1, 1, 1]) == pytest.approx(0.0, abs=1e-15)
     for constant in (0.0, 1.0, 0.3, 1e-7):
         assert np.isnan(rejection.prediction_rejection_ratio(uncertainty, np.full(3, constant)))
+    rng = np.random.default_rng(5)
+    for constant in (0.1, 0.3, 0.7):
+        assert np.isnan(rejection.prediction_rejection_ratio(rng.integers(0, 50, 999), np.full(999, constant)))
     assert np.isnan(rejection.prediction_rejection_ratio([0.5], [1]))
     assert rejection.prediction_rejection_ratio(uncertainty, [1e-7, 0, 0]) == 1.0
 
