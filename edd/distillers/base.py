@@ -79,13 +79,13 @@ def dirichlet_prediction(logits: Array, offset: float = 0.0) -> Prediction:
     References:
       Ryabinin, Malinin & Gales 2021, section 2; `softmax(z)` as the mean is the optimum of the losses for every offset.
     """
-    log_probs = jax.nn.log_softmax(logits)
+    plain = softmax_prediction(logits)
     limits = jnp.finfo(logits.dtype)
     largest = jnp.log(limits.max) - jnp.log(logits.shape[-1] + 0.0) - 1.0
     concentration = jnp.exp(jnp.clip(logits, jnp.log(limits.tiny) + 1.0, largest)) + offset
     return Prediction(
-        log_probs=log_probs,
-        total=dirichlet.total_uncertainty(concentration),
+        log_probs=plain.log_probs,
+        total=dirichlet.total_uncertainty(concentration) if offset else plain.total,
         data=dirichlet.data_uncertainty(concentration),
         mutual_information=dirichlet.mutual_information(concentration),
         expected_pairwise_kl=dirichlet.expected_pairwise_kl(concentration),

@@ -1,6 +1,7 @@
 """Proxy-Dirichlet distillation (PD-EnD2): a Prior Network trained against one Dirichlet per example."""
 
 import jax
+import jax.numpy as jnp
 
 from edd.distillers.base import Distiller, dirichlet_prediction, no_parameters
 from edd.losses import proxy
@@ -17,6 +18,7 @@ def make(
     prior: str = "authors",
     predict_offset: float = 0.0,
     max_concentration: float | None = None,
+    max_precision: float | None = None,
 ) -> Distiller:
     """KL between the student's Dirichlet and the ensemble's proxy Dirichlet, reverse (the paper) or forward.
 
@@ -33,6 +35,8 @@ def make(
       prior: "paper" or "authors": what the prior term of the reverse loss is divided by (`losses.proxy.reverse_kl`).
       predict_offset: added to exp(z) at prediction, >= 0.
       max_concentration: clips the student's concentration in the loss; None (default): the stable forms do not need it.
+      max_precision: caps the target's precision; None: no cap for the reverse loss, whose limit at identical members is finite, and
+        (K - 1) 2^23, what the authors' epsilon implies, for the forward loss, whose limit is not.
 
     Returns:
       A `Distiller` with all five measures and a precision.
@@ -44,7 +48,6 @@ def make(
       Ryabinin, Malinin & Gales 2021, eqs. 11-17.
 
     Examples:
-      >>> import jax.numpy as jnp
       >>> distiller = make(2, 2)
       >>> target = distiller.targets(jnp.array([[[0.0, 0.0]], [[0.0, 0.0]]]))
       >>> bool(jnp.isinf(target.precision[0]))  # identical members
@@ -62,8 +65,14 @@ def make(
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
+    if max_precision is None and direction == "forward":
+        max_precision = (num_classes - 1) * 2.0**23
+    if max_precision is not None and not max_precision > 0:
+        raise ValueError(f"max_precision must be above 0 or None, got {max_precision}")
+
     def targets(member_logits):
-        return proxy.proxy_target(jax.nn.log_softmax(member_logits), estimator=estimator)
+        target = proxy.proxy_target(jax.nn.log_softmax(member_logits), estimator=estimator)
+        return target if max_precision is None else target._replace(precision=jnp.minimum(target.precision, max_precision))
 
     def loss(outputs, targets, params, state, labels, key):
         del params, state, labels, key
