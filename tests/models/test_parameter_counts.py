@@ -1,0 +1,59 @@
+"""Trainable parameters against the published counts, by shape evaluation alone."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from edd.models import cifar_resnet, cnn, mlp, wide_resnet
+from edd.models.cifar_resnet import HE_WIDTHS, WIDE_WIDTHS
+
+
+def count(model, shape=(32, 32, 3)):
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(
+    ("depth", "widen", "num_classes", "expected"),
+    [
+        (28, 1, 10, 369_498), (28, 1, 100, 375_348), (28, 10, 10, 36_479_194), (28, 10, 100, 36_536_884),
+        (28, 2, 10, 1_467_610), (16, 8, 10, 10_961_370), (40, 4, 10, 8_949_210),
+    ],
+)  # fmt: skip
+def test_wide_resnet(depth, widen, num_classes, expected):
+    assert count(wide_resnet.make(num_classes, depth=depth, widen=widen)) == expected
+
+
+@pytest.mark.parametrize(
+    ("depth", "option_a", "option_b"),
+    [(20, 269_722, 272_474), (32, 464_154, 466_906), (44, 658_586, 661_338), (56, 853_018, 855_770), (110, 1_727_962, 1_730_714)],
+)
+def test_he_resnets(depth, option_a, option_b):
+    assert count(cifar_resnet.make(10, depth=depth, shortcut="A")) == option_a
+    assert count(cifar_resnet.make(10, depth=depth, shortcut="B")) == option_b
+
+
+def test_he_resnet_with_a_hundred_classes():
+    assert count(cifar_resnet.make(100, shortcut="A")) == 858_868
+    assert count(cifar_resnet.make(100, shortcut="B")) == 861_620
+
+
+@pytest.mark.parametrize(
+    ("widths", "num_classes", "expected"),
+    [(WIDE_WIDTHS, 10, 3_407_674), (WIDE_WIDTHS, 100, 3_419_284), (HE_WIDTHS, 10, 855_962), (HE_WIDTHS, 100, 861_812)],
+)
+def test_pre_activation_resnet_56(widths, num_classes, expected):
+    assert count(cifar_resnet.make(num_classes, widths=widths, pre_activation=True)) == expected
+
+
+def test_dense_networks():
+    assert count(mlp.make(10, widths=(1200, 1200)), (28, 28, 1)) == 2_395_210
+    assert count(mlp.make(10, widths=(800, 800)), (28, 28, 1)) == 1_276_810
+    assert count(mlp.make(3, widths=(4,), layer_norm=True), (2,)) == (2 * 4 + 4) + 2 * 4 + (4 * 3 + 3)
+
+
+def test_small_cnn():
+    dense = 7 * 7 * 32 * 128 + 128 + 128 * 10 + 10
+    assert count(cnn.make(10), (28, 28, 1)) == (25 * 16 + 16) + (9 * 16 * 32 + 32) + dense
+    with_norm = (25 * 16 + 2 * 16) + (9 * 16 * 32 + 2 * 32) + 7 * 7 * 32 * 128 + 2 * 128 + 128 * 10 + 10
+    assert count(cnn.make(10, batch_norm=True), (28, 28, 1)) == with_norm
