@@ -104,7 +104,7 @@ def uncertainty_histograms(rows: Sequence[Row]):
 
 
 def _histogram_panel(axis, row, edges):
-    for index, name in enumerate(row.predictions):
+    for index, name in enumerate(sorted(row.predictions, key=lambda name: name != "test")):  # the test set first
         values = np.clip(knowledge(row, name)[0], edges[0], edges[-1])  # zeros are counted in the first bin
         share = 100 * np.histogram(values, edges)[0] / len(values)
         inside = name == "test"

@@ -105,6 +105,7 @@ def _sources(run_dirs: list[Path], found: dict) -> list[Sources]:
 def _load_sources(run_dir: Path, found: dict) -> Sources:
     order = {name: index for index, name in enumerate(dict.fromkeys(row["name"] for row in found["rows"]))}
     rows = [row for row in predictions.load_predictions(run_dir) if row.name in order]
+    rows = [row._replace(predictions={name: row.predictions[name] for name in found["sets"] if name in row.predictions}) for row in rows]
     rows.sort(key=lambda row: (order[row.name], row.seed))
     return Sources(rows, predictions.load_labels(run_dir), heatmaps.load_grid(run_dir))
 

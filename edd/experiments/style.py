@@ -59,7 +59,7 @@ def panels(draw: Callable, num_panels: int, *, columns: int = 4, width: float = 
         FigureCanvasAgg(figure)
         axes = figure.subplots(lines, columns, squeeze=False, **subplots).ravel()
         for spare in axes[num_panels:]:
-            spare.set_axis_off()
+            spare.remove()
         draw(figure, axes[:num_panels])
     return figure
 
@@ -72,6 +72,7 @@ def save(figure, folder: Path, name: str) -> list[Path]:
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with matplotlib.rc_context(_RC):
         figure.savefig(paths[0], dpi=150)
+        figure.set_layout_engine("none")  # laid out once, not again for the second file
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
 
