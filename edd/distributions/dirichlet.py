@@ -12,7 +12,7 @@ from edd.distributions.dirichlet_fit import fit
 from edd.math import checks, special
 from edd.math.differences import _near_phi, _phi_ratio
 from edd.math.polygamma import promote
-from edd.math.reduce import class_sum, compensated_add, compensated_class_sum, compensated_product, leave_one_out_sum
+from edd.math.reduce import class_sum, compensated_add, compensated_class_sum, compensated_product, leave_one_out_sum, settle
 from edd.typing import Array, ArrayLike, Float, Key
 
 __all__ = [
@@ -182,7 +182,7 @@ def entropy(concentration: Float[ArrayLike, "*B K"]) -> Float[Array, "*B"]:
 def _entropy(concentration: Array) -> Array:
     total = class_sum(concentration)
     rest = special.entropy_term(total) + (concentration.shape[-1] - 1) * special.digamma(total)
-    return class_sum(special.entropy_term(concentration)) - rest
+    return class_sum(settle(special.entropy_term(concentration))) - rest
 
 
 @_entropy.defjvp
@@ -241,7 +241,7 @@ def _kl_divergence(p: Array, q: Array) -> Array:
     cross = (first - second) + small
     means = q * _phi_ratio(p_total[..., None] * q, q_total[..., None] * p, cross)
     classes = special.log_gamma_bregman_remainder(p, q, difference)
-    return jnp.maximum(class_sum(classes + means) - special.log_gamma_bregman_remainder(p_total, q_total, total_difference), 0)
+    return jnp.maximum(class_sum(settle(classes + means)) - special.log_gamma_bregman_remainder(p_total, q_total, total_difference), 0)
 
 
 @_kl_divergence.defjvp
@@ -300,7 +300,7 @@ def _log_prob(concentration: Array, log_probs: Array) -> Array:
     probs = jnp.where(zero, 0, jnp.exp(log_probs))
     apart = (total[..., None] * probs - concentration) + concentration * log_means - (concentration - 1) * log_probs
     terms = special.log_gamma_remainder(concentration) + jnp.where(near, close, apart)
-    value = special.log_gamma_remainder(total) - class_sum(terms)
+    value = special.log_gamma_remainder(total) - class_sum(settle(terms))
     value = jnp.where((zero & (concentration < 1)).any(-1), jnp.inf, value)
     return jnp.where((zero & (concentration > 1)).any(-1), -jnp.inf, value)
 

@@ -19,7 +19,7 @@ _SCALE, _LOG_SCALE = 2.0**100, 100 * math.log(2.0)
 
 def _near_phi(d: Array) -> Array:
     """d - log1p(d) for |d| <= 1/2, through u = d / (2 + d): log1p(d) = 2 artanh(u)."""
-    u = d / (2 + d)
+    u = d * (1 / (2 + d))
     square = u * u
     terms = 18 if bits(d) == 64 else 8
     series = jnp.full_like(d, 1 / (2 * terms + 1))
@@ -43,13 +43,13 @@ def _x_minus_log1p_jvp(primals, tangents):
 
 def _phi_ratio(base: Array, other: Array, difference: Array, scaled: bool = False) -> Array:
     """phi(other / base - 1), phi(d) = d - log1p(d), or base times that, given difference = other - base; no overflow but its own."""
-    relative = difference / base
+    reciprocal = 1 / base  # products with reciprocals stay in one fused loop, repeated divisions do not
+    relative = difference * reciprocal
     near = jnp.abs(relative) <= 0.5
-    safe_base, safe_other = jnp.where(near, 1, base), jnp.where(near, 1, other)
-    ratio = safe_other / safe_base
+    ratio = jnp.where(near, 1, other) * jnp.where(near, 1, reciprocal)
     info = jnp.finfo(base.dtype)
     lost = ratio < info.tiny  # underflow: the logarithm is taken of a scaled ratio; where it overflows, `relative` dominates
-    ratio = jnp.where(lost, (safe_other * _SCALE) / safe_base, ratio)
+    ratio = jnp.where(lost, (other * _SCALE) * reciprocal, ratio)
     log_ratio = jnp.log(jnp.minimum(ratio, info.max)) - jnp.where(lost, _LOG_SCALE, 0)
     close = _near_phi(jnp.where(near, relative, 0))
     if scaled:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from edd.distributions.dirichlet import as_concentration
 from edd.math import coefficients, special
 from edd.math.polygamma import horner, horner_difference
-from edd.math.reduce import class_sum, leave_one_out_sum
+from edd.math.reduce import class_sum, leave_one_out_sum, settle, split_largest
 from edd.typing import Array, ArrayLike, Float
 
 __all__ = ["data_uncertainty", "expected_pairwise_kl", "mutual_information", "reverse_mutual_information", "total_uncertainty"]
@@ -161,7 +161,7 @@ def _next_difference(concentration: Array) -> Array:
 
 @jax.custom_jvp
 def _data(concentration: Array) -> Array:
-    return class_sum(concentration * _next_difference(concentration)) / class_sum(concentration)
+    return class_sum(settle(concentration * _next_difference(concentration))) / class_sum(concentration)
 
 
 @_data.defjvp
@@ -191,12 +191,10 @@ def _excess_rise(x: Array, difference: Array) -> Array:
 @jax.custom_jvp
 def _mutual(concentration: Array) -> Array:
     # the largest class is taken together with alpha_0: their terms are both 1/2 where it dominates
-    index = concentration.argmax(-1)[..., None]
-    largest = jnp.take_along_axis(concentration, index, -1)
-    rest = jnp.take_along_axis(leave_one_out_sum(concentration), index, -1)
-    classes = jax.lax.broadcasted_iota(index.dtype, concentration.shape, concentration.ndim - 1)
-    others = class_sum(jnp.where(classes == index, 0, special.x_digamma_next_minus_log(concentration)))
-    return (others - _excess_rise(largest, rest)[..., 0]) / class_sum(concentration)
+    largest, count, rest = split_largest(concentration)
+    term = special.x_digamma_next_minus_log
+    others = class_sum(settle(jnp.where(concentration == largest[..., None], 0, term(concentration)))) + (count - 1) * term(largest)
+    return (others - _excess_rise(largest, rest + (count - 1) * largest)) / class_sum(concentration)
 
 
 @_mutual.defjvp
@@ -211,7 +209,7 @@ def _mutual_jvp(primals, tangents):
 @jax.custom_jvp
 def _reverse(concentration: Array) -> Array:
     total = class_sum(concentration)
-    return (class_sum(special.x_log_minus_digamma(concentration)) - special.x_log_minus_digamma(total)) / total
+    return (class_sum(settle(special.x_log_minus_digamma(concentration))) - special.x_log_minus_digamma(total)) / total
 
 
 @_reverse.defjvp
