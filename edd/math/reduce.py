@@ -114,10 +114,9 @@ def split_largest(values: Float[Array, "*B K"]) -> tuple[Float[Array, "*B"], Flo
       >>> [float(part) for part in split_largest(jnp.array([3.0, 1.0, 3.0, 0.5]))]
       [3.0, 2.0, 1.5]
     """
-    largest = lax.stop_gradient(values).max(-1)
+    largest = values.max(-1)
     is_largest = values == largest[..., None]
-    count = is_largest.sum(-1).astype(values.dtype)
-    return class_sum(jnp.where(is_largest, values, 0)) / count, count, class_sum(jnp.where(is_largest, 0, values))
+    return largest, is_largest.sum(-1).astype(values.dtype), class_sum(jnp.where(is_largest, 0, values))
 
 
 def settle(values: Float[Array, "..."]) -> Float[Array, "..."]:
