@@ -1,0 +1,139 @@
+"""Every config builds, is locked plain data, parses into settings, and its full size has sound shapes (nothing is allocated)."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import pytest
+
+from edd.experiments import build, launch, settings
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+PLAIN = (str, int, float, bool, type(None))
+
+
+def load(path: pathlib.Path, arg: str | None = None) -> ml_collections.ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config() if arg is None else module.get_config(arg)
+
+
+def leaves(value, path=""):
+    """(path, leaf) of nested mappings and sequences."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def parsed(path: pathlib.Path, arg: str = "") -> settings.Settings:
+    return settings.from_dict(settings.Settings, load(path, arg).to_dict())
+
+
+DISTILLATIONS = [path for path in CONFIGS if '"experiment"' not in path.read_text()]
+
+
+def name(path):
+    return path.stem
+
+
+def test_there_are_configs():
+    assert {"digits", "mnist", "spirals"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize("arg", ["", "smoke"])
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_configs_are_locked_plain_data(path, arg):
+    config = load(path, arg)
+    assert config.is_locked
+    bad = [f"{where}: {type(leaf).__name__}" for where, leaf in leaves(config.to_dict()) if not isinstance(leaf, PLAIN)]
+    assert bad == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_configs_need_no_argument(path):
+    assert load(path).to_dict() == load(path, "").to_dict() != load(path, "smoke").to_dict()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_an_unknown_key_is_refused(path):
+    with pytest.raises(AttributeError):
+        load(path).learning_rrate = 1.0
+
+
+def replicas(whole: settings.Settings):
+    """(what, training, number of replicas, method) of the ensemble and every student."""
+    yield (
+        "ensemble",
+        whole.ensemble.training,
+        whole.ensemble.num_members,
+        settings.Student("supervised", whole.ensemble.training, targets="online"),
+    )
+    for label, student in whole.students.items():
+        yield label, student.training, student.seeds, student
+
+
+@pytest.mark.parametrize("arg", ["", "smoke"])
+@pytest.mark.parametrize("path", DISTILLATIONS, ids=name)
+def test_shapes_are_sound_at_full_size(path, arg):
+    """Initialises every network and evaluates every loss abstractly: targets of M members, one batch, outputs [B, K]."""
+    whole = parsed(path, arg)
+    if arg == "smoke":
+        whole = build.shrink(whole)
+    info = build.sources.info(whole.data.name, **whole.data.options)
+    num_members, num_classes = whole.ensemble.num_members, info.num_classes
+    for what, training, _, student in replicas(whole):
+        batch = training.batch_size
+        distiller = build.distiller(student, num_members, num_classes, 100)
+        model = distiller.student(build.backbone(training.model, axis_name=None))
+        inputs = jax.ShapeDtypeStruct((batch, *info.input_shape), jnp.float32)
+        key = jax.eval_shape(jax.random.key, 0)
+
+        def loss(key, inputs, model=model, distiller=distiller, batch=batch):
+            variables = model.init(key, inputs)
+            params, state = distiller.init(key)
+            outputs, _ = model.apply(variables, inputs, train=False, rngs=None)
+            labels = jnp.zeros((batch,), jnp.int32)
+            members = jnp.zeros((num_members, batch, num_classes))
+            targets = distiller.targets(members) if distiller.targets else None
+            return (
+                outputs.logits,
+                distiller.loss(outputs, targets, params, state, labels, key),
+                distiller.predict(outputs, params, state, key),
+            )
+
+        logits, losses, prediction = jax.eval_shape(loss, key, inputs)
+        assert logits.shape[0] == batch and losses.shape == (batch,), what
+        assert prediction.log_probs.shape == (batch, num_classes), what
+
+
+@pytest.mark.parametrize("path", DISTILLATIONS, ids=name)
+def test_out_of_distribution_sets_have_the_inputs_of_the_training_set(path):
+    whole = parsed(path)
+    shape = build.sources.info(whole.data.name, **whole.data.options).input_shape
+    for label, options in whole.data.ood.items():
+        options = {key: value for key, value in options.items() if key != "split"}
+        other = build.sources.info(options.pop("source", label), **options)
+        assert other.input_shape == shape, label
+
+
+@pytest.mark.parametrize("path", DISTILLATIONS, ids=name)
+def test_smoke_is_small(path):
+    small = build.shrink(parsed(path, "smoke"))
+    assert parsed(path, "smoke").smoke and not parsed(path).smoke
+    assert small.smoke and small.ensemble.num_members <= 2
+    for _, training, count, _ in replicas(small):
+        assert training.max_steps == 2 and training.batch_size <= 16 and count <= 2
+
+
+def test_every_config_names_an_experiment_that_exists():
+    for path in CONFIGS:
+        assert load(path).to_dict().get("experiment", "distillation") in launch.EXPERIMENTS
