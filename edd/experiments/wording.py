@@ -89,6 +89,10 @@ def _student(results: dict, entry: dict, whole: dict | None) -> str:
         text += ". It gives one probability vector and so keeps no knowledge uncertainty"
     elif rank is not None:
         text += f". It orders test examples by knowledge uncertainty as the ensemble does with a rank correlation of {number(rank, 1, 2)}"
+    precision, target = (_value(each, "precision", "test") for each in (entry, whole))
+    if precision is not None:
+        text += f". Its median precision on test examples is {number(precision, 1, 1)}"
+        text += f" (the ensemble's proxy: {number(target, 1, 1)})" if target is not None else ""
     measure, words = ("mutual_information", "knowledge") if has_knowledge else ("total", "total")
     parts = []
     for name in out_sets(results):

@@ -29,6 +29,8 @@ def test_opening(evaluated):
     assert "**EnD** (mean of 3 seeds)" in kept and "keeps no knowledge uncertainty" in kept
     rank = mean(found, "Proxy", "fidelity", "test", "mutual_information", "rank_correlation")
     assert f"rank correlation of {rank:.2f}" in kept
+    mine, theirs = (mean(found, name, "precision", "test") for name in ("Proxy", "Ensemble"))
+    assert f"median precision on test examples is {mine:.1f} (the ensemble's proxy: {theirs:.1f})" in kept
     assert "3.0 times smaller" in sections["What it cost"] and "2.5 to 2.7 times" in sections["What it cost"]
 
 
