@@ -146,7 +146,8 @@ def arrays(inputs, labels=None) -> Split:
     if inputs.ndim < 2 or len(inputs) < 1:
         raise ValueError(f"inputs must be [N, *S] with at least one example and one feature axis, got shape {inputs.shape}")
     if inputs.dtype != np.uint8:
-        inputs = inputs.astype(np.float32)
+        with np.errstate(over="ignore"):
+            inputs = inputs.astype(np.float32)
         if not np.isfinite(inputs).all():
             raise ValueError(f"inputs must be finite in float32, got {np.count_nonzero(~np.isfinite(inputs))} entries that are not")
     if labels is None:
