@@ -100,7 +100,7 @@ def uncertainty_histograms(rows: Sequence[Row]):
         handles, names = axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
 
-    return style.panels(draw, len(rows), columns=3, width=3.4, height=2.6, sharey=True)
+    return style.panels(draw, len(rows), columns=3, width=3.4, height=2.6)
 
 
 def _histogram_panel(axis, row, edges):
@@ -112,35 +112,45 @@ def _histogram_panel(axis, row, edges):
         axis.stairs(share, edges, fill=inside, color=colour, alpha=0.55 if inside else 1.0, linewidth=1.8,
                     label="test (in distribution)" if inside else name)  # fmt: skip
     axis.set(xscale="log", xlim=(edges[0], edges[-1]))
+    axis.minorticks_off()
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
 def risk_coverage(rows: Sequence[Row], labels: np.ndarray):
-    """Error rate among the examples kept when the most uncertain (by total uncertainty) are rejected."""
+    """Error rate among the examples kept when the most uncertain (by total uncertainty) are rejected.
+
+    A row whose error is over four times the median row's would squeeze all others into a line: it runs out of the picture,
+    and the legend says so.
+    """
     rows = [row for row in _usable(rows) if row.predictions["test"].total is not None]
     rows = [row for row in rows if not np.isnan(row.predictions["test"].total).any()]
     if not rows:
         return None
     colour = style.colours(rows)
+    curves = [_risk_coverage_points(row.predictions["test"], labels) for row in rows]
+    limit = 4 * np.median([y[-1] for _, y in curves]) or np.inf
+    inside = [(x, y) for x, y in curves if y[-1] <= limit]
 
     def draw(figure, axes):
-        start = 100.0
-        for row in rows:
-            prediction = row.predictions["test"]
-            errors = (prediction.log_probs.argmax(-1) != labels).astype(np.float64)
-            curve = rejection.risk_coverage_curve(prediction.total, errors)
-            x, y = style.thin(100 * np.asarray(curve.coverage, float), 100 * np.asarray(curve.risk, float))
-            axes[0].plot(x, y, color=colour[row.name], label=row.name, **style.line_style(row))
-            wrong = x[y > 0]
-            start = min(start, wrong.min() if wrong.size else 100.0)
-        left = max(0.0, 10 * np.floor(start / 10) - 10)  # where nothing is wrong there is nothing to see
-        axes[0].set(xlabel="coverage: share of test examples kept (%)", ylabel="error among the kept (%)", xlim=(left, 100))
-        axes[0].set_ylim(bottom=0)
-        axes[0].legend(loc="upper left")
+        axis = axes[0]
+        for row, (x, y) in zip(rows, curves):
+            label = row.name if y[-1] <= limit else f"{row.name} ({y[-1]:.0f} %: off the scale)"
+            axis.plot(x, y, color=colour[row.name], label=label, **style.line_style(row))
+        first_errors = [x[y > 0].min() for x, y in inside if (y > 0).any()]
+        left = max(0.0, 10 * np.floor(min(first_errors, default=100.0) / 10) - 10)  # where nothing is wrong there is nothing to see
+        axis.set(xlabel="coverage: share of test examples kept (%)", ylabel="error among the kept (%)", xlim=(left, 100))
+        axis.set_ylim(0, max(1.08 * max(y[x >= left].max() for x, y in inside), 0.1))
+        figure.legend(loc="outside right upper")
 
-    return style.panels(draw, 1, width=6.4, height=3.9)
+    return style.panels(draw, 1, width=7.6, height=3.9)
+
+
+def _risk_coverage_points(prediction, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    errors = (prediction.log_probs.argmax(-1) != labels).astype(np.float64)
+    curve = rejection.risk_coverage_curve(prediction.total, errors)
+    return style.thin(100 * curve.coverage, 100 * curve.risk)
 
 
 def roc(rows: Sequence[Row]):

@@ -68,7 +68,7 @@ def _ensemble(results: dict, whole: dict, single: dict | None) -> list[str]:
                 f"{number(outside)} on {name}, where an example has more of it than a test example **{_percent(area)}** of the time (AUROC)"
             )
     if inside is not None and parts:
-        knows = "Where its members disagree it knows that it does not know: its knowledge uncertainty (mutual information) averages"
+        knows = "How far its members disagree is its knowledge uncertainty (mutual information): it averages"
         paragraphs.append(f"{knows} {number(inside)} nats on test examples, {'; '.join(parts)}.")
     return paragraphs
 

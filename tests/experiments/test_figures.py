@@ -75,6 +75,18 @@ def test_risk_coverage_ends_at_the_error(evaluated, rows):
     assert "(%)" in axis.get_xlabel() and "(%)" in axis.get_ylabel()
 
 
+def test_risk_coverage_is_not_squeezed_by_one_bad_row(rows):
+    labels = rows[1].predictions["test"].log_probs.argmax(-1)
+    labels[:4] = (labels[:4] + 1) % 4  # five percent of errors for the good rows
+    bad = rows[-1].predictions["test"]
+    bad = rows[-1]._replace(name="bad", predictions={"test": bad._replace(log_probs=np.roll(rows[1].predictions["test"].log_probs, 1, -1))})
+    good = [rows[1], rows[1]._replace(name="again"), bad]
+    axis = figures.risk_coverage(good, labels).axes[0]
+    assert axis.get_ylim()[1] < 30 and any("off the scale" in label for label in lines(axis))
+    perfect = figures.risk_coverage([rows[1]], rows[1].predictions["test"].log_probs.argmax(-1)).axes[0]
+    assert perfect.get_ylim()[1] > 0
+
+
 def test_roc_is_the_area_in_the_legend(rows):
     axis = figures.roc(rows).axes[0]
     row = rows[-1]
