@@ -1,5 +1,7 @@
 """The categorical distribution over K classes, a function of its normalised log-probabilities [*B, K] (-inf allowed)."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import checkify

@@ -4,6 +4,8 @@ Every quantity is computed from forms in which nothing cancels, so that float32 
 within one vector, for any number of classes. Gradients are closed forms; second derivatives exist and are finite.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import checkify

@@ -1,5 +1,7 @@
 """Maximum-likelihood Dirichlet of an ensemble's members; `edd.distributions.dirichlet.fit` is the public door."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from jax import lax

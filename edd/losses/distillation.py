@@ -1,5 +1,7 @@
 """Distillation of an ensemble's mean (EnD) and of one teacher (knowledge distillation)."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 
@@ -142,6 +144,7 @@ def _kl_to_softmax(logits: Array, log_probs: Array) -> Array:
     return _forward(logits, log_probs)[0]
 
 
+@jax.jit
 def _forward(logits: Array, log_probs: Array):
     log_student = log_softmax(logits)
     probs, student = jnp.exp(log_probs), jnp.exp(log_student)
@@ -151,6 +154,7 @@ def _forward(logits: Array, log_probs: Array):
     return jnp.sum(terms, -1), (log_student, log_probs)
 
 
+@jax.jit
 def _backward(residuals, cotangent: Array):
     log_student, log_probs = residuals
     probs, student = jnp.exp(log_probs), jnp.exp(log_student)

@@ -1,5 +1,7 @@
 """Ensemble distribution distillation (EnD2): Dirichlet negative log-likelihood of the members' predictions."""
 
+from __future__ import annotations
+
 import functools
 import math
 
@@ -200,6 +202,7 @@ def _logarithms(logits: Array, offset: float) -> tuple[Array, Array, Array]:
     return base + lift, (top_base + top_lift) + lost, ((base - top_base) + (lift - top_lift)) - lost
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def _forward(logits: Array, target: Array, offset: float):
     log_alpha, log_total, log_mean = _logarithms(logits, offset)
     shift = jax.lax.stop_gradient(jnp.maximum(jnp.max(logits, -1, keepdims=True) - 60, 0))
@@ -215,6 +218,7 @@ def _forward(logits: Array, target: Array, offset: float):
     return jnp.where(above, jnp.inf, jnp.where(below, -jnp.inf, loss)), (logits, target)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(offset: float, residuals, cotangent: Array):
     logits, target = residuals
     log_alpha, log_total, log_mean = _logarithms(logits, offset)

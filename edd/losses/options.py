@@ -1,5 +1,7 @@
 """Options that the Dirichlet losses share."""
 
+from __future__ import annotations
+
 import math
 import numbers
 

@@ -4,6 +4,8 @@ The members' mean gives the proxy's mean, their disagreement its precision (`pro
 `forward_kl` the one its image command line trains with. Both are written so that nothing cancels in float32.
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

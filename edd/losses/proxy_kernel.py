@@ -18,6 +18,8 @@ equal), whichever is small: F < 1/2 takes the first. Every factor is bounded or 
 Each pass needs one division, one or two exponentials and at most one logarithm per element; the rest is short polynomials.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from typing import NamedTuple
@@ -162,6 +164,7 @@ def reverse_kl(logits: Array, log_probs: Array, divisor: Array, offset: float) -
     return _forward(logits, log_probs, divisor, offset)[0]
 
 
+@functools.partial(jax.jit, static_argnums=3)  # an eager call compiles one program, not a hundred
 def _forward(logits: Array, log_probs: Array, divisor: Array, offset: float):
     row = row_scalars(logits, offset)
     inverse = jnp.where(divisor > 0, 1 / jnp.where(divisor > 0, divisor, 1), 0)[..., None]
@@ -170,6 +173,7 @@ def _forward(logits: Array, log_probs: Array, divisor: Array, offset: float):
     return jnp.where(impossible, jnp.inf, loss)[..., 0], (logits, log_probs, divisor, row)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(offset: float, residuals, cotangent: Array):
     logits, log_probs, divisor, row = residuals
     # the barrier keeps the compiler from storing the value pass's exponentials and quotients as [*B, K] buffers for this pass

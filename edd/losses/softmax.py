@@ -1,5 +1,7 @@
 """Log-softmax without cancellation, which the categorical losses share."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -36,6 +38,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 @jax.custom_jvp
+@jax.jit
 def _log_softmax(logits: Array) -> Array:
     top, rest = normaliser(logits)
     return (logits - top) - jnp.log1p(rest)

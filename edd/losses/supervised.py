@@ -1,5 +1,7 @@
 """Losses on labels: cross-entropy and label smoothing."""
 
+from __future__ import annotations
+
 import math
 
 import jax.numpy as jnp

@@ -5,7 +5,8 @@ only when the array is concrete (an eager call); under a transformation they are
 of the distributions are there for use inside jit with `checkify`.
 """
 
-import chex
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,11 +36,15 @@ def is_concrete(*arrays) -> bool:
 
 def shape(array: Array, expected: tuple, name: str) -> None:
     """Raises ValueError unless `array.shape` matches `expected` (None entries match any size)."""
+    import chex  # here and below: a third of the cost of importing this package, and only needed by a call
+
     chex.assert_shape(array, expected, custom_message=f"{name} must have shape {expected}, got {array.shape}", exception_type=ValueError)
 
 
 def same_shape(first: Array, second: Array, first_name: str, second_name: str) -> None:
     """Raises ValueError unless the two shapes are equal: nothing here broadcasts silently."""
+    import chex
+
     chex.assert_equal_shape(
         [first, second],
         custom_message=f"{first_name} {first.shape} and {second_name} {second.shape} must have the same shape",

@@ -4,6 +4,8 @@ Everything is written in the difference of the two arguments, which may be hande
 rounded arguments tell (a Dirichlet's precision and its largest concentration, for instance).
 """
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -6,6 +6,8 @@ and psi on [1, 2] are factored around their zeros. So each function costs a loga
 multiply-adds in float32, and no generic polygamma is differentiated: every derivative is the next function.
 """
 
+from __future__ import annotations
+
 import math
 
 import jax

@@ -1,5 +1,7 @@
 """Reductions that keep float32's accuracy over many classes, and means that mind masks and members."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax import lax
 

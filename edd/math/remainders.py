@@ -3,6 +3,8 @@
 Each is a quantity whose textbook form subtracts nearly equal numbers; here it is computed from its own polynomial.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 

@@ -1,5 +1,7 @@
 """Stack, unstack, index and count along axis 0 of pytrees: how members and replicas are put together and taken apart."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax

@@ -10,6 +10,8 @@ adaptive calibration and rank correlation. Histograms would approximate them; ke
 call `edd.metrics.detection` and its neighbours.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple, TypeVar
 
 import jax

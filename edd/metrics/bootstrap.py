@@ -6,6 +6,8 @@ called on the repeated rows instead. The same seed and number of rows draw the s
 methods on one test set are paired; draw `counts` once and pass them on to skip drawing again.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import NamedTuple

@@ -8,6 +8,8 @@ Every function takes `counts`: how many times each row counts, [N] (a mask or a 
 bootstrap resample; the result is then a float64 array [R]).
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from edd.metrics import host

@@ -12,6 +12,8 @@ row for each bootstrap resample; the result is then a float64 array [R]). None o
 part of the data cannot be combined with another's without keeping every score, and a histogram would be an approximation.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

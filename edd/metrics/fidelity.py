@@ -8,6 +8,8 @@ Every scalar takes `counts`: how many times each row counts, [N] (a mask or a fr
 bootstrap resample; the result is then a float64 array [R]).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import NamedTuple
 

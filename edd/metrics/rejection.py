@@ -14,6 +14,8 @@ bootstrap resample; the result is then a float64 array [R]). Rows that count twi
 mergeable sums: they need the order of all uncertainties.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
