@@ -5,6 +5,7 @@ all a run needs to continue bit for bit. Every leaf's shape, dtype and CRC-32 ar
 another model is refused with the list of differing leaves, a truncated or corrupt one is skipped, loudly.
 """
 
+import contextlib
 import pathlib
 import warnings
 import zlib
@@ -52,13 +53,13 @@ class Checkpointer:
         if mode not in ("min", "max"):
             raise ValueError(f'mode must be "min" or "max", got {mode!r}')
         self.directory = pathlib.Path(directory).absolute()
-        self.best_metric, self.mode, self.keep_best = best_metric, mode, keep_best
-        policies = [ocp.training.preservation_policies.LatestN(keep_last)]
-        if keep_best:
-            rank = lambda metrics: self._score(metrics)  # noqa: E731
-            policies.append(ocp.training.preservation_policies.BestN(get_metric_fn=rank, reverse=False, n=keep_best))
-        self._policy = ocp.training.preservation_policies.AnyPreservationPolicy(policies)
+        self.best_metric, self.mode = best_metric, mode
+        self._scores: dict[int, float] = {}  # step -> higher is better; kept here because Orbax cannot open a damaged metrics file
+        self._policy = _Keep(keep_last, keep_best, self._scores)
         self._manager = self._open()
+        for step in self.steps:
+            with contextlib.suppress(Exception):  # a damaged description is reported by restore
+                self._remember(step, self._manager.metadata(step).custom_metadata["metrics"])
 
     def _open(self):
         return ocp.training.Checkpointer(
@@ -91,14 +92,15 @@ class Checkpointer:
         if jax.default_backend() == "cpu":  # a host copy of a CPU buffer is a view: it must outlive the donation
             tree = jax.tree.map(lambda leaf: leaf.copy(), tree)
         metrics = {name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)}
-        description = {"leaves": describe(tree), "checksums": checksums(tree)}
+        description = {"leaves": describe(tree), "checksums": checksums(tree), "metrics": metrics}
+        self._remember(step, metrics)
+        self.wait()
         with _OSErrors(self, f"saving step {step}"):
-            self._manager.wait()
-            self._manager.save_async(step, tree, metrics=metrics or None, custom_metadata=description)
+            self._manager.save_async(step, tree, custom_metadata=description)
 
     def wait(self) -> None:
         """Blocks until the last save is on disk; raises OSError if it failed."""
-        with _OSErrors(self, "finishing the last save"):
+        with _OSErrors(self, "the previous, asynchronous save"):
             self._manager.wait()
 
     def close(self) -> None:
@@ -121,8 +123,10 @@ class Checkpointer:
           OSError: there are checkpoints, but none can be read.
         """
         self._manager.wait()
+        return self._restore(like, key, sorted(self.steps, reverse=True) if step is None else [step])
+
+    def _restore(self, like: TrainState, key: Key, candidates: list[int]) -> Restored | None:
         abstract = jax.tree.map(_abstract, {"state": like, "key": key})
-        candidates = sorted(self.steps, reverse=True) if step is None else [step]
         failures = []
         for candidate in candidates:
             try:
@@ -132,11 +136,11 @@ class Checkpointer:
                     tree = self._manager.load(candidate, abstract)
                     _verify(tree, description["checksums"])
             except Exception as error:  # Orbax and its storage raise many kinds
-                failures.append(f"step {candidate}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+                failures.append(f"step {candidate}: {_words(error)}")
                 warnings.warn(
                     f"checkpoint {self.directory / str(candidate)} cannot be read, trying an older one. {failures[-1]}",
                     CorruptCheckpointWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 continue
             if wanted != found:
@@ -147,19 +151,32 @@ class Checkpointer:
         return None
 
     def restore_best(self, like: TrainState, key: Key) -> Restored | None:
-        """As `restore`, but the checkpoint with the best metric (the newest if none has one)."""
+        """As `restore`, but the best by `best_metric` first; checkpoints without it come last, the newest first."""
         self._manager.wait()
-        scored = [(self._score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics and self.best_metric in c.metrics]
-        return self.restore(like, key, max(scored)[1] if scored else None)
+        return self._restore(like, key, sorted(self.steps, key=lambda step: (self._scores.get(step, -np.inf), step), reverse=True))
 
     def discard_after(self, step: int) -> None:
         """Deletes checkpoints newer than `step` (those that could not be read), so that their steps can be saved again."""
         for newer in [known for known in self.steps if known > step]:
             self._manager.delete(newer)
 
-    def _score(self, metrics: dict | None) -> float:
-        value = (metrics or {}).get(self.best_metric)
-        return -np.inf if value is None else (float(value) if self.mode == "max" else -float(value))
+    def _remember(self, step: int, metrics: dict[str, float]) -> None:
+        if self.best_metric in metrics:
+            self._scores[step] = metrics[self.best_metric] * (1.0 if self.mode == "max" else -1.0)
+
+
+class _Keep:
+    """Preservation policy: the last and the best."""
+
+    def __init__(self, last: int, best: int, scores: dict[int, float]):
+        self.last, self.best, self.scores = last, best, scores
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        ranked = sorted((step for step in steps if step in self.scores), key=lambda step: (self.scores[step], step))
+        kept = set(sorted(steps)[-self.last :]) | set(ranked[len(ranked) - min(self.best, len(ranked)) :])
+        return [step in kept for step in steps]
 
 
 class _OSErrors:
@@ -176,8 +193,7 @@ class _OSErrors:
             return False
         self.owner._manager = self.owner._open()
         raise OSError(
-            f"{self.doing} in {self.owner.directory} failed ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
-            f"checkpoints kept: {self.owner.steps}. Is the disk full?"
+            f"{self.doing} in {self.owner.directory} failed ({_words(error)}); checkpoints kept: {self.owner.steps}. Is the disk full?"
         ) from error
 
 
@@ -212,6 +228,14 @@ def _verify(tree: PyTree, expected: list[int] | None) -> None:
 
 def _abstract(leaf) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def _words(error: BaseException) -> str:
+    """First line of the innermost cause: Orbax wraps the storage's own message."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _is_key(leaf) -> bool:

@@ -11,8 +11,8 @@ import pytest
 from edd.distillers.base import Distiller, no_parameters
 from edd.models import cnn, mlp
 from edd.models.base import Model, Outputs
-from edd.training import mesh as meshes
 from edd.training import evaluation, optimizers, state, step
+from edd.training import mesh as meshes
 
 R, B, K = 8, 8, 3
 MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))
@@ -43,18 +43,19 @@ def batch_of(shape, seed=0, replicas=R, size=B):
     }
 
 
-def program(model, shape, mesh, optimizer, distiller=SUPERVISED, replicas=R, size=B, **options):
-    """(first state, compiled step, its text)."""
-    first = state.init(
-        model, distiller, optimizer, mesh, jax.random.key(0), jnp.zeros((1, *shape)), num_replicas=replicas, ema="ema_decay" in options
-    )
+def program(model, shape, mesh, optimizer, distiller=SUPERVISED, replicas=R, size=B, first=None, **options):
+    """(first state, compiled step, its text); compiled without LLVM's optimisations, which cost more than these runs."""
+    if first is None:
+        ema = "ema_decay" in options
+        first = state.init(model, distiller, optimizer, mesh, jax.random.key(0), jnp.zeros((1, *shape)), num_replicas=replicas, ema=ema)
+    first = meshes.place(jax.device_get(first), mesh, meshes.REPLICAS)
     train_step = step.make_train_step(model, distiller, optimizer, mesh, num_replicas=replicas, batch_size=size, **options)
     key = meshes.place(jax.random.key(1), mesh)
-    compiled = train_step.lower(first, meshes.shard_batch(batch_of(shape, 0, replicas, size), mesh, replicas, size), key).compile()
+    lowered = train_step.lower(first, meshes.shard_batch(batch_of(shape, 0, replicas, size), mesh, replicas, size), key)
+    compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
     def run(current, batch):
-        current, metrics = compiled(current, meshes.shard_batch(batch, mesh, replicas, size), key, train_step.teacher)
-        return current, metrics
+        return compiled(current, meshes.shard_batch(batch, mesh, replicas, size), key, train_step.teacher)
 
     return first, run, compiled.as_text()
 
@@ -87,10 +88,12 @@ def collectives(text):
 def test_every_mesh_gives_the_parameters_of_one_device(net, name, rate, tolerance):
     model, shape = NETS[net]
     optimizer = optimizers.make(name, rate, total_steps=5)
-    reference, first_metrics = train(*program(model, shape, meshes.make(1, 1), optimizer, strategy="vmap")[:2], shape, 5)
+    born, run, _ = program(model, shape, meshes.make(1, 1), optimizer, strategy="vmap")
+    born = jax.device_get(born)
+    reference, first_metrics = train(meshes.place(born, meshes.make(1, 1), meshes.REPLICAS), run, shape, 5)
     assert int(reference.step[0]) == 5 and len({float(loss) for loss in first_metrics.loss}) == R
     for member, data in MESHES:
-        first, run, text = program(model, shape, meshes.make(member, data), optimizer)
+        first, run, text = program(model, shape, meshes.make(member, data), optimizer, first=born)
         result, metrics = train(first, run, shape, 5)
         assert largest_difference(reference.variables, result.variables) <= tolerance, (member, data)
         np.testing.assert_allclose(metrics.loss, first_metrics.loss, rtol=1e-5)
@@ -100,6 +103,17 @@ def test_every_mesh_gives_the_parameters_of_one_device(net, name, rate, toleranc
         assert len(found) == {"mlp": 1, "cnn": 1 + 2 * 3}[net], (member, data, found)
         for _, groups in found:
             assert sorted(groups) == [tuple(int(device) for device in row) for row in rows], "a group crosses members"
+
+
+def test_init_is_the_same_on_every_mesh():
+    model, shape = NETS["mlp"]
+    optimizer = optimizers.make("adam", 1e-3, total_steps=5)
+    build = lambda mesh: state.init(  # noqa: E731
+        model, SUPERVISED, optimizer, mesh, jax.random.key(0), jnp.zeros((1, *shape)), num_replicas=4, ema=True
+    )
+    one, many = build(meshes.make(1, 1)), build(meshes.make(2, 4))
+    assert largest_difference(jax.device_get(one), jax.device_get(many)) == 0
+    assert all(leaf.sharding.spec == meshes.REPLICAS for leaf in jax.tree.leaves(many))
 
 
 def test_replicas_differ_in_key_and_a_plain_loop_agrees():
@@ -149,10 +163,10 @@ def test_a_frozen_replica_leaves_the_others_bitwise_unchanged(net):
     model, shape = NETS[net]
     optimizer = optimizers.make("adam", 1e-2, total_steps=5, clip_norm=1.0)
     mesh = meshes.make(2, 2)
-    build = lambda: program(model, shape, mesh, optimizer, replicas=4, ema_decay=0.9)  # noqa: E731
-    clean_state, run, _ = build()
-    clean, _ = train(clean_state, run, shape, 4, 4)
-    current, history = build()[0], []
+    current, run, _ = program(model, shape, mesh, optimizer, replicas=4, ema_decay=0.9)
+    born, history = jax.device_get(current), []
+    clean, _ = train(current, run, shape, 4, 4)
+    current = meshes.place(born, mesh, meshes.REPLICAS)
     for seed in range(4):
         batch = batch_of(shape, seed, 4)
         if seed == 2:
