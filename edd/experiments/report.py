@@ -36,7 +36,7 @@ class Sources(NamedTuple):
 
 
 def finish(workdir: str | os.PathLike, rows: Sequence[Row], labels: np.ndarray, *, grid: Grid | None = None, **options) -> dict:
-    """The end of a run: evaluates, saves predictions and results.json, and writes the report into `workdir`.
+    """The end of a run: saves the predictions (what cost the time), then evaluates, writes results.json and the report.
 
     Args:
       workdir: the run's directory.
@@ -47,12 +47,12 @@ def finish(workdir: str | os.PathLike, rows: Sequence[Row], labels: np.ndarray, 
     Returns:
       The results dict.
     """
-    found = evaluate(rows, labels, **options)
     for row in rows:
         predictions.save_predictions(workdir, row)
     predictions.save_labels(workdir, labels)
     if grid is not None:
         heatmaps.save_grid(workdir, grid)
+    found = evaluate(rows, labels, **options)
     results.save(found, workdir)
     write(found, workdir, [Sources(rows, np.asarray(labels), grid)])
     return found
