@@ -69,7 +69,7 @@ def _digamma_difference(x: Array, y: Array, difference: Array) -> Array:
     relative = jnp.where(jnp.isinf(high), jnp.where(jnp.isinf(low), 0, 1), gap / jnp.where(jnp.isinf(high), 1, high + lift))
     bend = t * relative * horner_difference(coefficients.LOG_MINUS_DIGAMMA, t, s, factor=1)
     step = jnp.where(below, (gap * (1 / _floor(high))) * (1 / _floor(low)), 0)
-    return jnp.where(x < y, -1, 1) * (jnp.log1p(gap * t) + bend + step)
+    return jnp.where(difference < 0, -1, 1) * (jnp.log1p(gap * t) + bend + step)
 
 
 @_digamma_difference.defjvp
@@ -173,7 +173,7 @@ def digamma_difference(
       difference: x - y, where it is known more exactly than the rounded x and y tell. Derivatives go through x and y alone.
 
     Returns:
-      Of the sign of x - y; exactly 0 where they are equal (or `difference` is 0).
+      Of the sign of `difference`; exactly 0 where it is 0.
 
     Raises:
       TypeError: if an argument is not real.
