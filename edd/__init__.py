@@ -1,8 +1,8 @@
 """Ensemble distribution distillation: one network that keeps an ensemble's uncertainty.
 
-The mathematics is imported with the package and needs jax, numpy, chex and jaxtyping only: `edd.distributions`,
-`edd.uncertainty`, `edd.losses`, `edd.metrics`. What trains networks is imported when first used (and needs the extra
-`train`): `edd.models`, `edd.data`, `edd.ensembles`, `edd.distillers`, `edd.training`, `edd.experiments`.
+The mathematics needs jax, numpy, chex and jaxtyping only: `edd.math`, `edd.distributions`, `edd.uncertainty`, `edd.losses`
+and, imported when first used, `edd.metrics`. What trains networks is imported when first used too, and needs the extra
+`train`: `edd.models`, `edd.data`, `edd.ensembles`, `edd.distillers`, `edd.training`, `edd.experiments`.
 """
 
 import importlib
@@ -10,12 +10,11 @@ import importlib
 from edd import distributions as distributions
 from edd import losses as losses
 from edd import math as math
-from edd import metrics as metrics
 from edd import uncertainty as uncertainty
 
 __version__ = "0.1.0"
 
-_LAZY = ("data", "decoding", "distillers", "ensembles", "experiments", "models", "training")
+_LAZY = ("data", "decoding", "distillers", "ensembles", "experiments", "metrics", "models", "training")
 
 
 def __getattr__(name: str):
