@@ -2,7 +2,7 @@
 
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configs/NAME.py, or configs/NAME.py:ARG (for example :smoke).")
@@ -18,8 +18,6 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, w
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}: every option is a flag, --name=value")
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value or _COORDINATOR.value:
         import jax
 
@@ -34,4 +32,5 @@ def main(argv):
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
+    flags.FLAGS["verbosity"].using_default_value = False  # absl would raise its default, warnings, to info: Orbax narrates every save
     app.run(main)

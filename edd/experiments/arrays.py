@@ -48,7 +48,7 @@ class Student(NamedTuple):
         if not 0 <= seed < len(self.trained.alive):
             raise ValueError(f"seed must lie in [0, {len(self.trained.alive)}), got {seed}")
         one = jax.tree.map(lambda leaf: leaf[seed : seed + 1], self.trained[2:5])
-        trained = self.trained._replace(variables=one[0], params=one[1], state=one[2], alive=self.trained.alive[seed : seed + 1])
+        trained = self.trained._replace(variables=one[0], params=one[1], state=one[2])
         function = predict.first_replica_function(trained, augment.preprocess(self.info), jax.random.key(0))
         return predict.stream(function, split.inputs, batch_size, 0)
 
@@ -254,7 +254,7 @@ def report_fidelity(
     for name, (values, _) in sets.items():
         if len(values) != logits[name].shape[1]:
             raise ValueError(f"set {name!r} has {len(values)} inputs but {logits[name].shape[1]} predictions")
-    rows = distillation.teacher_rows(logits, 500)
+    rows = distillation.teacher_rows(logits, 500, range(len(logits["test"])))
     size = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params)))
     for seed in range(len(student.trained.alive)):
         found = {name: student.predict(values, seed=seed) for name, (values, _) in sets.items()}

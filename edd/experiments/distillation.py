@@ -5,11 +5,12 @@ import pathlib
 import jax
 import numpy as np
 
-from edd.data import augment
+from edd.data import augment, sources
 from edd.distillers.base import softmax_prediction
 from edd.experiments import build, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
+from edd.training import loop
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
@@ -34,25 +35,37 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     sets = build.data(settings, data_dir)
     description = record.open_run(workdir, config)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
-    students = {
-        name: stages.distil(name, student, teacher, settings, sets, workdir, progress=progress)
-        for name, student in settings.students.items()
-    }
+    students, diverged = {}, {stages.TEACHER: frozen(teacher)}
+    for name, student in settings.students.items():
+        try:
+            students[name] = stages.distil(name, student, teacher, settings, sets, workdir, progress=progress)
+            diverged[name] = frozen(students[name])
+        except loop.NonFiniteError as error:
+            if student.training.on_nonfinite == "stop":
+                raise
+            diverged[name] = {str(replica): step for replica, step in error.steps.items()}
     if jax.process_index():
         return {}
-    rows = make_rows(teacher, students, sets, settings)
+    teacher = predict.survivors(teacher, "ensemble members")
+    students = {name: predict.survivors(student, f"seeds of student {name!r}") for name, student in students.items()}
+    run_information = {key: description[key] for key in description if key != "settings"}
     return report.finish(
         workdir,
-        rows,
+        make_rows(teacher, students, sets, settings),
         sets.test.labels,
         grid=make_grid(teacher, students, sets, settings),
         settings=config,
-        run={key: description[key] for key in description if key != "settings"},
+        run={**run_information, "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none"},
         reference=settings.evaluation.reference,
         num_resamples=settings.evaluation.num_resamples,
         num_bins=settings.evaluation.num_bins,
         seed=settings.seed,
     )
+
+
+def frozen(trained: predict.Trained) -> dict[str, int]:
+    """Replicas that diverged, each with the step at which it was frozen."""
+    return {str(replica): int(step) for replica, step in zip(trained.seeds, trained.frozen_at) if step >= 0}
 
 
 def check(settings: settings_lib.Settings) -> None:
@@ -80,7 +93,7 @@ def make_rows(
     key = jax.random.key(stages.stage_seed(settings.seed, "evaluation"))
     member_logits = predict.member_logits_function(teacher.model, teacher.variables, preprocess)
     logits = {name: predict.stream(member_logits, values, batch_size, 1) for name, values in inputs.items()}
-    rows = teacher_rows(logits, batch_size)
+    rows = teacher_rows(logits, batch_size, teacher.seeds)
     one_member = jax.tree.map(lambda leaf: leaf[0], teacher.variables)
     size = predict.num_parameters(one_member)
     functions = {
@@ -92,9 +105,9 @@ def make_rows(
         function = predict.replica_function(student, preprocess, key)
         found = {each: predict.stream(function, values, batch_size, 1) for each, values in inputs.items()}
         one = jax.tree.map(lambda leaf: leaf[0], (student.variables, student.params))
-        for seed in range(len(student.alive)):
-            mine = {each: jax.tree.map(lambda leaf, seed=seed: leaf[seed], prediction) for each, prediction in found.items()}
-            rows.append(Row(name, seed, mine, predict.num_parameters(*one)))
+        for position, seed in enumerate(student.seeds):
+            mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
+            rows.append(Row(name, int(seed), mine, predict.num_parameters(*one)))
     costs = predict.costs(functions, inputs["test"][: min(1000, len(inputs["test"]))])
     sizes = {"Single": size, "Ensemble": size * len(teacher.alive), "Proxy Dirichlet": size * len(teacher.alive)}
     return [
@@ -106,21 +119,18 @@ def make_rows(
     ]
 
 
-def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int) -> list[Row]:
-    """Rows of each member, of the ensemble and of its proxy Dirichlet, from members' logits [M, N, K] on every set."""
+def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int, numbers) -> list[Row]:
+    """Rows of each member (by its number), of the ensemble and of its proxy Dirichlet, from members' logits [M, N, K] on every set."""
 
     def over(function, logits):
         batches = [jax.device_get(function(logits[:, start : start + batch_size])) for start in range(0, logits.shape[1], batch_size)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
-    num_members = len(next(iter(member_logits.values())))
     single, whole, proxy = map(jax.jit, (softmax_prediction, predict.ensemble_prediction, predict.proxy_prediction))
-    rows = [
-        Row(
-            "Single", member, {name: over(lambda x: single(x[0]), logits[member : member + 1]) for name, logits in member_logits.items()}
-        )._replace(group="single")
-        for member in range(num_members)
-    ]
+    rows = []
+    for position, number in enumerate(numbers):
+        alone = {name: over(lambda x: single(x[0]), logits[position : position + 1]) for name, logits in member_logits.items()}
+        rows.append(Row("Single", int(number), alone, group="single"))
     rows.append(Row("Ensemble", 0, {name: over(whole, logits) for name, logits in member_logits.items()}, group="ensemble"))
     rows.append(Row("Proxy Dirichlet", 0, {name: over(proxy, logits) for name, logits in member_logits.items()}, group="proxy"))
     return rows
@@ -140,3 +150,31 @@ def make_grid(teacher: predict.Trained, students: dict[str, predict.Trained], se
     }
     found = {name: predict.stream(function, inputs, settings.evaluation.batch_size, 0) for name, function in functions.items()}
     return heatmaps.Grid(extent, (points, points), found, sets.test.inputs, sets.test.labels)
+
+
+def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
+    """Every network of a run at its full size, traced but never allocated: parameters of one teacher and of each student.
+
+    Raises:
+      ValueError: a loss that is not one number per example, or whatever the models and methods refuse.
+    """
+    info = sources.info(settings.data.name, **settings.data.options)
+    raw = jax.ShapeDtypeStruct((2, *info.input_shape), info.dtype)
+    example = jax.eval_shape(augment.preprocess(info), raw)
+    labels, key = jax.ShapeDtypeStruct((2,), "int32"), jax.eval_shape(lambda: jax.random.key(0))
+    members = jax.ShapeDtypeStruct((settings.ensemble.num_members, 2, info.num_classes), "float32")
+    sizes = {}
+    programs = {stages.TEACHER: (settings.ensemble.training, build.METHODS["supervised"](0, info.num_classes))}
+    for name, student in settings.students.items():
+        programs[name] = (student.training, build.distiller(student, settings.ensemble.num_members, info.num_classes, 1))
+    for name, (training, distiller) in programs.items():
+        model = distiller.student(build.backbone(training.model, axis_name=None))
+        variables = jax.eval_shape(model.init, key, example)
+        params, state = jax.eval_shape(distiller.init, key)
+        outputs, _ = jax.eval_shape(lambda v, x, model=model: model.apply(v, x, train=False, rngs=None), variables, example)
+        targets = None if distiller.targets is None else jax.eval_shape(distiller.targets, members)
+        loss = jax.eval_shape(distiller.loss, outputs, targets, params, state, labels, key)
+        if loss.shape != (2,):
+            raise ValueError(f"{name}: the loss of 2 examples must have shape (2,), got {loss.shape}")
+        sizes[name] = predict.num_parameters(variables, params)
+    return sizes

@@ -18,7 +18,15 @@ from edd.uncertainty import dirichlet, ensemble
 
 
 class Trained(NamedTuple):
-    """Networks as shipped: `variables`, `params` and `state` have a leading replica axis [R, ...]; `alive` is bool [R]."""
+    """Networks as shipped, stacked over replicas.
+
+    Attributes:
+      model, distiller: what they are and how they predict.
+      variables, params, state: pytrees with a leading replica axis [R, ...].
+      alive: bool [R], False for a replica frozen at its last finite state.
+      frozen_at: int [R], the step at which that happened, -1 for the living.
+      seeds: int [R], each replica's number among all that were trained.
+    """
 
     model: Model
     distiller: Distiller
@@ -26,6 +34,8 @@ class Trained(NamedTuple):
     params: PyTree
     state: PyTree
     alive: np.ndarray
+    frozen_at: np.ndarray
+    seeds: np.ndarray
 
 
 def survivors(trained: Trained, what: str) -> Trained:
@@ -36,9 +46,8 @@ def survivors(trained: Trained, what: str) -> Trained:
     if indices.size == len(trained.alive):
         return trained
     keep = lambda tree: members.take(tree, indices) if jax.tree.leaves(tree) else tree  # noqa: E731
-    return trained._replace(
-        variables=keep(trained.variables), params=keep(trained.params), state=keep(trained.state), alive=trained.alive[indices]
-    )
+    fields = ("variables", "params", "state", "alive", "frozen_at", "seeds")
+    return trained._replace(**{field: keep(getattr(trained, field)) for field in fields})
 
 
 def replica_function(trained: Trained, preprocess: Callable, key) -> Callable:

@@ -167,7 +167,7 @@ def _ship(model: Model, distiller: Distiller, last: state.TrainState) -> Trained
         final_model, *final = distiller.finalize(model, *one)
         shipped.append(final)
     variables, params, carried = jax.tree.map(lambda *leaves: np.stack(leaves), *shipped)
-    return Trained(final_model, distiller, variables, params, carried, alive)
+    return Trained(final_model, distiller, variables, params, carried, alive, np.asarray(last.frozen_at), np.arange(len(alive)))
 
 
 def _validation_loss(model, distiller, validation: dict, preprocess, devices, training) -> Callable:
@@ -197,14 +197,10 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
 
 
 def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib.Path | None, *, progress: bool = True) -> Trained:
-    """Trains the ensemble; diverged members are left out of what is returned.
-
-    Raises:
-      ValueError: every member diverged.
-    """
+    """Trains the ensemble; a diverged member is there, not alive (see `predict.survivors`)."""
     spec = settings.ensemble
     distiller = build.METHODS["supervised"](0, sets.info.num_classes, smoothing=spec.smoothing)
-    trained = fit(
+    return fit(
         TEACHER,
         spec.training,
         distiller.student(build.backbone(spec.training.model)),
@@ -217,7 +213,6 @@ def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib
         validation=None if sets.validation is None else sets.validation._asdict(),
         progress=progress,
     )
-    return predict.survivors(trained, "ensemble members")
 
 
 def distil(
@@ -230,7 +225,8 @@ def distil(
     *,
     progress: bool = True,
 ) -> Trained:
-    """Trains one student (all its seeds) on the ensemble's targets, cached or online."""
+    """Trains one student (all its seeds) on the targets of the ensemble's living members, cached or online."""
+    teacher = predict.survivors(teacher, "ensemble members")
     num_members = len(teacher.alive)
     steps_per_epoch = len(sets.train.labels) // student.training.batch_size
     distiller = build.distiller(student, num_members, sets.info.num_classes, steps_per_epoch)
@@ -249,7 +245,7 @@ def distil(
             train["targets"] = targets.compute(function, train["inputs"], directory=folder, key=targets.fingerprint(*parts), **options)
         if validation is not None:
             validation["targets"] = targets.compute(function, validation["inputs"], **options)
-    trained = fit(
+    return fit(
         name,
         student.training,
         distiller.student(build.backbone(student.training.model)),
@@ -263,4 +259,3 @@ def distil(
         validation=validation,
         progress=progress,
     )
-    return predict.survivors(trained, f"seeds of student {name!r}")

@@ -83,7 +83,7 @@ def test_diverged_members_are_left_out_of_the_targets(tmp_path):
     teacher = stages.pretrain(whole, sets, None, progress=False)
     damaged = teacher._replace(alive=np.array([True, False, True]))
     left = predict.survivors(damaged, "members")
-    assert left.alive.shape == (2,)
+    assert left.seeds.tolist() == [0, 2]
     for kept, old in zip(*(predict.jax.tree.leaves(each.variables) for each in (left, teacher))):
         np.testing.assert_array_equal(kept, old[[0, 2]])
     with pytest.raises(ValueError, match="every one of the 3 members diverged"):
@@ -102,7 +102,7 @@ def test_online_and_cached_targets_train_the_same_student():
 
 
 def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
-    training = {**TRAINING, "keep": "best", "checkpoint_every": 1, "max_steps": 6, "optimizer": {"name": "sgd", "learning_rate": 30.0}}
+    training = {**TRAINING, "keep": "best", "checkpoint_every": 1, "max_steps": 6, "optimizer": {"name": "sgd", "learning_rate": 1.0}}
     spec = config(ensemble={"num_members": 2, "training": training}, students={})
     spec["data"] = {**spec["data"], "validation": 0.3}
     whole = settings.from_dict(settings.Settings, spec)
@@ -119,3 +119,21 @@ def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
     )
     nll = -np.log(probs[:, np.arange(18), sets.validation.labels]).mean()
     assert nll == pytest.approx(min(losses.values()), rel=1e-4)
+
+
+def test_full_sizes_are_checked_without_allocating():
+    spec = config(ensemble={"num_members": 1000, "training": {"model": {"name": "mlp", "options": {"widths": [200000, 200000]}}}})
+    sizes = distillation.check_shapes(settings.from_dict(settings.Settings, spec))
+    assert sizes["teacher"] > 4e10 and sizes["proxy"] == 2 * 8 + 8 + 8 * 3 + 3
+
+
+def test_a_student_that_diverges_is_reported_and_the_others_go_on(tmp_path):
+    diverging = {**TRAINING, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
+    spec = config(students={"bad": {"method": "end2", "training": diverging}, "EnD": {"method": "end", "training": TRAINING}})
+    results = experiments.run(spec, str(tmp_path / "run"), progress=False)
+    assert "bad" in results["run"]["diverged (replica: step)"]
+    names = {row["name"] for row in results["rows"]}
+    assert "EnD" in names and "bad" not in names
+    spec["students"]["bad"]["training"] = {**diverging, "on_nonfinite": "stop"}
+    with pytest.raises(FloatingPointError, match="bad: .*replica 0 at step"):
+        experiments.run(spec, str(tmp_path / "stop"), progress=False)
