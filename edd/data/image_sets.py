@@ -8,6 +8,7 @@ import numpy as np
 
 from edd.data.base import Info, Split, slice_range
 
+BLOCK = 1000  # records read at once
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -108,8 +109,8 @@ def _read(builder, name: str, split: str, bounds: tuple[str, str]) -> Split:
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         if len(source) != count:
             raise ValueError(f"{len(source)} records instead of {count}")
-        for start in range(0, len(chosen), 1000):
-            rows = chosen[start : start + 1000]
+        for start in range(0, len(chosen), BLOCK):
+            rows = chosen[start : start + BLOCK]
             for offset, record in enumerate(source.__getitems__(list(rows)), start):
                 images[offset] = np.asarray(Image.open(io.BytesIO(record["image"]))).reshape(shape)
                 labels[offset] = record["label"]

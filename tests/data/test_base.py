@@ -23,6 +23,11 @@ def test_slices(text, expected):
     assert list(slice_range(bounds, 10)) == list(expected)
 
 
+def test_percentages_round_to_the_nearest_example():
+    assert slice_range(("", "25%"), 7) == range(0, 2)  # 1.75
+    assert slice_range(("", "30%"), 7) == range(0, 2)  # 2.1
+
+
 @pytest.mark.parametrize("percent", range(0, 101, 7))
 def test_complementary_percentages_partition(percent):
     for count in (1, 7, 1797):

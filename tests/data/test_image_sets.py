@@ -14,7 +14,7 @@ import pytest
 tfds = pytest.importorskip("tensorflow_datasets")
 from PIL import Image  # noqa: E402
 
-from edd.data import image_preparation, sources  # noqa: E402
+from edd.data import image_preparation, image_sets, sources  # noqa: E402
 
 
 def png(image):
@@ -60,7 +60,8 @@ def rows(inputs, labels):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar10_1", "cifar10_1/v6", "cifar10_corrupted/gaussian_noise_3"])
-def test_reads_every_image_and_label(name, tmp_path):
+def test_reads_every_image_and_label(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_sets, "BLOCK", 3)
     expected = examples(name, 7)
     folder = write(name, tmp_path, {"test": expected})
     assert folder.is_relative_to(tmp_path / name.split("/")[0])
