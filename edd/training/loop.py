@@ -122,8 +122,8 @@ def train(
             state, metrics = step_fn(state, batch, key)
             done = step + 1
             last, save_due = done == num_steps, checkpoint_every and done % checkpoint_every == 0
-            run.dispatched(step, metrics, state, look=last or caught or done % log_every == 0)
-            if last or caught:
+            run.dispatched(step, metrics, state, look=last or done % log_every == 0)
+            if last:
                 run.look(state)
             scores = None
             if evaluate is not None and (last or save_due or (evaluate_every and done % evaluate_every == 0)):

@@ -17,6 +17,9 @@ from edd.training.checkpoint import Checkpointer, CorruptCheckpointWarning
 
 KEY = jax.random.key(5)
 
+# Orbax abandons its other reads when one fails on a damaged file; their event loop then complains from C code
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def state_of(value, width=3, replicas=2, optimizer=None):
     """A training state with every kind of leaf, full of `value`."""

@@ -91,7 +91,7 @@ def test_schedules_by_hand():
     warm = make("multistep", milestones=(0.5,), warmup_steps=2)
     np.testing.assert_allclose(warm, [0, 1, 2, 2, 2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2], rtol=1e-5)
     cycle = np.asarray([optimizers.make_schedule("one_cycle", 2.0, total_steps=100)(s) for s in (0, 45, 90, 100)])
-    np.testing.assert_allclose(cycle, [0.2, 2.0, 0.2, 2e-4], rtol=1e-5)
+    np.testing.assert_allclose(cycle, [0.2, 2.0, 0.2, 2e-4], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

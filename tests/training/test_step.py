@@ -67,7 +67,7 @@ def train(first, run, shape, steps, replicas=R, size=B):
 
 
 def largest_difference(a, b):
-    return max(float(np.max(np.abs(x - y))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return max(float(np.max(np.abs(x * 1.0 - y * 1.0))) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def collectives(text):
