@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edd.losses.options import clipped_logits, offset_value, temperature_value
 from edd.losses.softmax import log_softmax, normaliser
@@ -100,8 +101,8 @@ def end2_from_mean_log_probs(
     checks.classes(logits, "logits")
     checks.same_shape(logits, mean_log_probs, "logits", "mean_log_probs")
     checks.finite(logits, "logits")
-    if checks.is_concrete(mean_log_probs) and not bool(jnp.all(mean_log_probs <= 1e-3)):
-        raise ValueError(f"mean_log_probs must be means of log-probabilities, <= 0, got {jnp.max(mean_log_probs)}")
+    if checks.is_concrete(mean_log_probs) and not np.all(np.asarray(mean_log_probs) <= 1e-3):
+        raise ValueError(f"mean_log_probs must be means of log-probabilities, <= 0, got {np.max(np.asarray(mean_log_probs))}")
     dtype = jnp.promote_types(jnp.promote_types(logits.dtype, mean_log_probs.dtype), jnp.float32)
     target = jax.lax.stop_gradient(mean_log_probs.astype(dtype))
     return _negative_log_likelihood(clipped_logits(logits.astype(dtype), max_concentration, offset), target, offset)

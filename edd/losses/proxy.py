@@ -6,21 +6,24 @@ The members' mean gives the proxy's mean, their disagreement its precision (`pro
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edd.distributions import dirichlet
 from edd.losses import proxy_kernel
 from edd.losses.options import clipped_logits, offset_value
-from edd.math import checks
+from edd.math import checks, reduce, special
 from edd.typing import Array, Float
 from edd.uncertainty import ensemble
 
 ESTIMATORS = ("stirling", "epkl")
 PRIORS = ("paper", "authors")
+HUGE = 1e17  # total concentration above which products of two no longer fit float32
 
 
 class ProxyTarget(NamedTuple):
@@ -164,8 +167,8 @@ def forward_kl(
       max_concentration: clips alpha from above (with zero gradient there); None, the default: not needed for stability.
 
     Returns:
-      [*B], >= 0, zero when alpha = beta. +inf in the limits: infinite precision (identical members; the gradient is not defined
-      there, so use the reverse KL for such data, or clip the precision), and a concentration beta_k of zero (target_offset 0).
+      [*B], >= 0, zero when alpha = beta. +inf, with a gradient of 0, in the limits: infinite precision
+      (identical members; the reverse KL carries them) and a concentration beta_k of zero (target_offset 0).
 
     Raises:
       ValueError, TypeError: as `reverse_kl`.
@@ -186,8 +189,43 @@ def forward_kl(
     finite = jnp.isfinite(precision)
     beta = jnp.where(probs > 0, jnp.where(finite, precision, 1)[..., None] * probs, 0) + target_offset
     possible = finite & jnp.all(beta > 0, -1)
-    divergence = dirichlet.kl_divergence(jnp.where(possible[..., None], beta, 1), jnp.exp(logits) + offset)
-    return jnp.where(possible, divergence, jnp.inf)
+    return jnp.where(possible, _divergence(logits, jnp.where(possible[..., None], beta, 1), offset), jnp.inf)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _divergence(logits: Array, beta: Array, offset: float) -> Array:
+    """KL[Dir(beta) || Dir(exp(z) + offset)] for logits up to the logarithm of the largest number."""
+    return _divergence_forward(logits, beta, offset)[0]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _divergence_forward(logits: Array, beta: Array, offset: float):
+    alpha = jnp.exp(logits) + offset
+    totals = [reduce.class_sum(x)[..., None] for x in (beta, alpha)]
+    huge = (totals[0] > HUGE) | (totals[1] > HUGE)
+    near = dirichlet.kl_divergence(jnp.where(huge, 1, beta), jnp.where(huge, 1, alpha))
+    # where products of two concentrations would overflow: the same sum, in logarithms
+    log_ratio = jnp.log(beta / totals[0]) - jnp.log(alpha / totals[1])
+    small = jnp.where(jnp.abs(log_ratio) < 0.5, log_ratio, 0)
+    means = alpha * special.x_minus_log1p(jnp.expm1(small))
+    means = jnp.where(jnp.abs(log_ratio) < 0.5, means, totals[1] * (beta / totals[0]) - alpha - alpha * log_ratio)
+    classes = reduce.class_sum(special.log_gamma_bregman_remainder(beta, alpha) + means)
+    far = jnp.where(jnp.isinf(classes), jnp.inf, classes - special.log_gamma_bregman_remainder(*totals)[..., 0])
+    return jnp.where(huge[..., 0], far, near), (logits, beta)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _divergence_backward(offset: float, residuals, cotangent: Array):
+    logits, beta = residuals
+    exponential = jnp.exp(logits)
+    alpha = exponential + offset
+    alpha_total, beta_total = (reduce.class_sum(x)[..., None] for x in (alpha, beta))
+    difference = reduce.class_sum(alpha - beta)[..., None]
+    slope = special.digamma_difference(alpha, beta) - special.digamma_difference(alpha_total, beta_total, difference)
+    return cotangent[..., None] * exponential * slope, jnp.zeros_like(beta)
+
+
+_divergence.defvjp(_divergence_forward, _divergence_backward)
 
 
 def _checked(logits, target: ProxyTarget, max_concentration: float | None, offset: float) -> tuple[Array, Array, Array]:
@@ -200,8 +238,8 @@ def _checked(logits, target: ProxyTarget, max_concentration: float | None, offse
     checks.shape(precision, logits.shape[:-1], "target.precision")
     checks.finite(logits, "logits")
     checks.log_probs(log_probs, "target.log_mean_probs")
-    if checks.is_concrete(precision) and not bool(jnp.all(precision >= 0)):
-        raise ValueError(f"target.precision must be >= 0 (inf where members agree), got {precision.min()}")
+    if checks.is_concrete(precision) and not np.all(np.asarray(precision) >= 0):
+        raise ValueError(f"target.precision must be >= 0 (inf where members agree), got {np.min(np.asarray(precision))}")
     dtype = jnp.promote_types(jnp.promote_types(logits.dtype, log_probs.dtype), jnp.float32)
     log_probs, precision = jax.lax.stop_gradient((log_probs.astype(dtype), precision.astype(dtype)))
     return clipped_logits(logits.astype(dtype), max_concentration, offset), log_probs, precision
