@@ -20,4 +20,4 @@ def get_config(arg: str = "") -> ConfigDict:
             "states": ("init", "near", "misaligned"),
             "losses": ("nll", "forward_kl", "reverse_kl_paper", "reverse_kl_authors"),
         }
-    )
+    ).lock()

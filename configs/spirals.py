@@ -69,6 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     for row, (error, precision) in PAPER[arms].items()
                 },
             },
-        }
+        },
+        allow_dotted_keys=True,  # "precision.test" names a metric of one set
     )
     return config.lock()

@@ -27,6 +27,7 @@ def promote(x: ArrayLike, name: str = "x") -> Array:
 
 
 def bits(x: Array) -> int:
+    """Which column of the coefficient tables `x` needs: 64 or 32."""
     return 64 if x.dtype == jnp.float64 else 32
 
 
