@@ -243,7 +243,9 @@ def _kl_divergence(p: Array, q: Array) -> Array:
     cross = (first - second) + small
     means = q * _phi_ratio(p_total[..., None] * q, q_total[..., None] * p, cross)
     classes = special.log_gamma_bregman_remainder(p, q, difference)
-    return jnp.maximum(class_sum(settle(classes + means)) - special.log_gamma_bregman_remainder(p_total, q_total, total_difference), 0)
+    value = class_sum(settle(classes + means))
+    whole = special.log_gamma_bregman_remainder(p_total, q_total, total_difference)
+    return jnp.where(jnp.isinf(value), jnp.inf, jnp.maximum(value - jnp.where(jnp.isinf(value), 0, whole), 0))
 
 
 @_kl_divergence.defjvp
