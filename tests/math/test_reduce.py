@@ -82,12 +82,8 @@ def test_log_mean_exp_against_float64():
 
 def test_log_mean_exp_extremes_and_gradients():
     values = jnp.array([[0.0, -jnp.inf, -1e30, 1e4], [-jnp.inf, -jnp.inf, -1e30, -1e4]])
-    got, gradient = (
-        reduce.log_mean_exp(values),
-        jax.grad(lambda v: jnp.where(jnp.isfinite(reduce.log_mean_exp(v)), v.sum(0), 0).sum())(values),
-    )
+    got = reduce.log_mean_exp(values)
     assert np.allclose(got[jnp.array([0, 2, 3])], [-np.log(2), -1e30, 1e4 - np.log(2)]) and np.isneginf(got[1])
-    assert np.isfinite(gradient).all()
     weights = jax.vjp(reduce.log_mean_exp, values)[1](jnp.ones(4))[0]
     assert np.array_equal(weights, [[1, 0, 0.5, 1], [0, 0, 0.5, 0]])
     with pytest.raises(ValueError, match="at least one row"):
