@@ -98,7 +98,7 @@ def make_rows(
     size = predict.num_parameters(one_member)
     functions = {
         "Single": predict.first_replica_function(teacher, preprocess, key),
-        "Ensemble": jax.jit(lambda batch: predict.ensemble_prediction(member_logits(batch))),
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
     }
     for name, student in students.items():
         functions[name] = predict.first_replica_function(student, preprocess, key)
@@ -143,9 +143,8 @@ def make_grid(teacher: predict.Trained, students: dict[str, predict.Trained], se
         return None
     extent, preprocess, key = (-half, half, -half, half), augment.preprocess(sets.info), jax.random.key(0)
     inputs = heatmaps.grid_points(extent, (points, points))
-    member_logits = predict.member_logits_function(teacher.model, teacher.variables, preprocess)
     functions = {
-        "Ensemble": jax.jit(lambda batch: predict.ensemble_prediction(member_logits(batch))),
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
         **{name: predict.first_replica_function(student, preprocess, key) for name, student in students.items()},
     }
     found = {name: predict.stream(function, inputs, settings.evaluation.batch_size, 0) for name, function in functions.items()}

@@ -1,5 +1,6 @@
 """Predictions of trained networks and of the ensemble: streamed over batches, numpy out, and what they cost."""
 
+import functools
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -51,32 +52,36 @@ def survivors(trained: Trained, what: str) -> Trained:
 
 
 def replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
-    """Jitted: inputs [B, *S] -> Prediction with a leading replica axis [R, B, ...]."""
+    """inputs [B, *S] -> Prediction with a leading replica axis [R, B, ...]; compiled once, the networks are arguments."""
 
     @jax.jit
-    def predict(inputs):
-        outputs = members.apply(trained.model, trained.variables, preprocess(inputs))
-        one = lambda out, params, state: trained.distiller.predict(out, params, state, key)  # noqa: E731
-        return jax.vmap(one)(outputs, trained.params, trained.state)
+    def predict(variables, params, state, inputs):
+        outputs = members.apply(trained.model, variables, preprocess(inputs))
+        return jax.vmap(lambda *one: trained.distiller.predict(*one, key))(outputs, params, state)
 
-    return predict
+    return functools.partial(predict, *_on_device(trained.variables, trained.params, trained.state))
 
 
 def first_replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
-    """Jitted: inputs [B, *S] -> Prediction [B, ...] of the first replica alone, without a member axis."""
-    variables, params, state = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params, trained.state))
+    """inputs [B, *S] -> Prediction [B, ...] of the first replica alone, without a member axis."""
 
     @jax.jit
-    def predict(inputs):
+    def predict(variables, params, state, inputs):
         outputs, _ = trained.model.apply(variables, preprocess(inputs), train=False, rngs=None)
         return trained.distiller.predict(outputs, params, state, key)
 
-    return predict
+    first = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params, trained.state))
+    return functools.partial(predict, *_on_device(*first))
 
 
-def member_logits_function(model: Model, variables: PyTree, preprocess: Callable) -> Callable:
-    """Jitted: inputs [B, *S] -> the members' logits [M, B, K]."""
-    return jax.jit(lambda inputs: members.apply(model, variables, preprocess(inputs)).logits)
+def member_logits_function(model: Model, variables: PyTree, preprocess: Callable, then: Callable = lambda logits: logits) -> Callable:
+    """inputs [B, *S] -> `then` of the members' logits [M, B, K] (the logits themselves by default)."""
+    function = jax.jit(lambda variables, inputs: then(members.apply(model, variables, preprocess(inputs)).logits))
+    return functools.partial(function, *_on_device(variables))
+
+
+def _on_device(*trees: PyTree) -> tuple:
+    return jax.device_put(trees)
 
 
 def ensemble_prediction(member_logits) -> Prediction:

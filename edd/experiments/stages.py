@@ -234,8 +234,7 @@ def distil(
     train, validation = sets.train._asdict(), None if sets.validation is None else sets.validation._asdict()
     online = None
     if distiller.targets is not None:
-        member_logits = predict.member_logits_function(teacher.model, teacher.variables, preprocess)
-        function = jax.jit(lambda inputs: distiller.targets(member_logits(inputs)))
+        function = predict.member_logits_function(teacher.model, teacher.variables, preprocess, distiller.targets)
         options = {"batch_size": min(settings.evaluation.batch_size, len(train["labels"]))}
         if student.targets == "online":
             online = (teacher.model, teacher.variables)
