@@ -43,6 +43,10 @@ def test_reliability(evaluated, rows):
     probs = np.exp(rows[1].predictions["test"].log_probs)
     dots = figure.axes[1].collections[0].get_offsets()
     assert 1 <= len(dots) <= 15 and dots[:, 0].max() <= probs.max() + 1e-9
+    bars = figure.axes[1].patches
+    for right, gap, (confidence, accuracy) in zip(bars[: len(dots)], bars[len(dots) :], dots):
+        assert right.get_height() == pytest.approx(accuracy)
+        assert sorted((gap.get_y(), gap.get_y() + gap.get_height())) == pytest.approx(sorted((accuracy, confidence)))
     assert figures.reliability([diverged(rows[0])], labels) is None
 
 

@@ -99,6 +99,15 @@ def test_rendering_again_gives_the_same_report(finished, tmp_path):
         assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 
+def test_sets_and_rows_come_back_in_the_order_of_the_results(finished):
+    found = results.load(finished[0])
+    source = report._load_sources(finished[0], found)
+    assert all(list(row.predictions) == list(found["sets"]) == ["test", "noise"] for row in source.rows)
+    assert [(row.name, row.seed) for row in source.rows if row.group == "student"] == [
+        ("EnD", 0), ("EnD", 1), ("Proxy <1>", 0), ("Proxy <1>", 1)
+    ]  # fmt: skip
+
+
 def test_rendering_in_place(finished, monkeypatch):
     monkeypatch.setattr(report, "draw", lambda sources, found, folder: [])
     report.render([finished[1]], finished[1])
@@ -135,6 +144,12 @@ def test_failure_keeps_the_old_report(finished, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
+    def draw(sources, found, folder):
+        folder.mkdir(parents=True)
+        (folder / "roc.png").write_bytes(b"another picture")
+        return []
+
+    monkeypatch.setattr(report, "draw", draw)
     monkeypatch.setattr(report.html, "page", fail)  # the last thing that is made
     with pytest.raises(OSError, match="No space"):
         report.render([finished[0]], out)
