@@ -23,7 +23,7 @@ def test_solves_the_likelihood_equations(size, x64):
         error = digamma(alpha) - digamma(alpha.sum()) - np.asarray(log_probs)[:, 0].mean(0)
         assert np.abs(error).max() < 1e-12
         narrow = np.asarray(jax.jit(dirichlet.fit)(log_probs.astype(jnp.float32)))[0]
-        assert np.allclose(narrow, alpha, rtol=1e-4 if spread < 1e-3 else 1e-5)
+        assert np.allclose(narrow, alpha, rtol=3e-3 if spread < 1e-3 else 1e-5)  # the inputs are rounded by 1e-7
 
 
 def test_agrees_with_a_general_optimiser(x64):
