@@ -54,16 +54,7 @@ def make(
       10.0
     """
     del num_members
-    if not initial_temperature >= 1.0:
-        raise ValueError(f"initial_temperature must be at least 1, got {initial_temperature}")
-    if not 0.0 <= target_smoothing <= 1.0:
-        raise ValueError(f"target_smoothing must lie in [0, 1], got {target_smoothing}")
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
-    if min(hold_steps, decay_steps, offset, predict_offset) < 0:
-        raise ValueError(
-            f"hold_steps, decay_steps, offset and predict_offset must be >= 0, got {hold_steps}, {decay_steps}, {offset}, {predict_offset}"
-        )
+    _check(offset, target_smoothing, initial_temperature, hold_steps, decay_steps, variant, predict_offset)
     annealed = initial_temperature != 1.0
 
     def init(key):
@@ -90,9 +81,7 @@ def make(
 
     def update(statistics, variables, params, state, step):
         del statistics
-        progress = jnp.clip((step - hold_steps) / max(decay_steps, 1), 0.0, 1.0)
-        temperature = initial_temperature + (1.0 - initial_temperature) * progress
-        return variables, params, {"temperature": jnp.asarray(temperature, jnp.float32)}
+        return variables, params, {"temperature": anneal(step, initial_temperature, hold_steps, decay_steps)}
 
     def predict(outputs, params, state, key):
         del params, state, key
@@ -106,3 +95,30 @@ def make(
         predict=predict,
         update=update if annealed else None,
     )
+
+
+def anneal(step, initial_temperature: float, hold_steps: int, decay_steps: int):
+    """The temperature at `step`: T0 for `hold_steps`, linear to 1 over `decay_steps`, then 1.
+
+    References:
+      Malinin, Mlodozeniec & Gales 2020, section 4 (temperature annealing).
+
+    Examples:
+      >>> [float(anneal(step, 10.0, 2, 3)) for step in (0, 2, 3, 5, 9)]
+      [10.0, 10.0, 7.0, 1.0, 1.0]
+    """
+    progress = jnp.clip((jnp.asarray(step, jnp.float32) - hold_steps) / max(decay_steps, 1), 0.0, 1.0)
+    return initial_temperature + (1.0 - initial_temperature) * progress
+
+
+def _check(offset, target_smoothing, initial_temperature, hold_steps, decay_steps, variant, predict_offset) -> None:
+    if not initial_temperature >= 1.0:
+        raise ValueError(f"initial_temperature must be at least 1, got {initial_temperature}")
+    if not 0.0 <= target_smoothing <= 1.0:
+        raise ValueError(f"target_smoothing must lie in [0, 1], got {target_smoothing}")
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+    if min(hold_steps, decay_steps, offset, predict_offset) < 0:
+        raise ValueError(
+            f"hold_steps, decay_steps, offset and predict_offset must be >= 0, got {hold_steps}, {decay_steps}, {offset}, {predict_offset}"
+        )

@@ -100,6 +100,17 @@ def member_logits_of(members, kind: str = "logits", name: str = "member_logits")
     return logits.astype(np.float32)
 
 
+def _matching(inputs, labels, logits: np.ndarray, method: str) -> sources.Split:
+    split = sources.arrays(inputs, labels)
+    if len(split.labels) != logits.shape[1]:
+        raise ValueError(
+            f"inputs and member_logits must have the same examples, got {len(split.labels)} inputs and {logits.shape[1]} predictions"
+        )
+    if labels is None and method == "supervised":
+        raise ValueError("method 'supervised' trains on labels: give labels")
+    return split
+
+
 def distill(
     inputs,
     member_logits,
@@ -150,39 +161,27 @@ def distill(
       (4, 3)
     """
     logits = member_logits_of(member_logits, kind)
-    split = sources.arrays(inputs, labels)
-    num_members, num_examples, num_classes = logits.shape
-    if len(split.labels) != num_examples:
-        raise ValueError(
-            f"inputs and member_logits must have the same examples, got {len(split.labels)} inputs and {num_examples} predictions"
-        )
-    if labels is None and method == "supervised":
-        raise ValueError("method 'supervised' trains on labels: give labels")
-    if labels is not None:
-        sources.describe(split, num_classes=num_classes)
-    optimizer_settings = settings.Optimizer(optimizer, float(learning_rate), schedule, clip_norm=clip_norm)
+    split = _matching(inputs, labels, logits, method)
+    info = sources.describe(split, num_classes=logits.shape[-1])
     training = settings.Training(
-        settings.Model(model, dict(model_options or {})), optimizer_settings, float(epochs), batch_size=min(batch_size, num_examples)
+        settings.Model(model, dict(model_options or {})),
+        settings.Optimizer(optimizer, float(learning_rate), schedule, clip_norm=clip_norm),
+        float(epochs),
+        batch_size=min(batch_size, len(split.labels)),
     )
     spec = settings.Student(method, training, dict(method_options or {}), seeds)
-    directory = None if workdir is None else pathlib.Path(workdir)
-    distiller = build.distiller(spec, num_members, num_classes, num_examples // training.batch_size)
+    distiller = build.distiller(spec, len(logits), info.num_classes, len(split.labels) // training.batch_size)
     network = distiller.student(build.backbone(training.model))
+    directory = None if workdir is None else pathlib.Path(workdir)
     if directory is not None:
+        shapes = {"input_shape": list(info.input_shape), "dtype": info.dtype, "members": len(logits), "classes": info.num_classes}
         hashed = targets.fingerprint(split.inputs, split.labels, logits)
-        shapes = {
-            "input_shape": list(split.inputs.shape[1:]),
-            "dtype": str(split.inputs.dtype),
-            "members": num_members,
-            "classes": num_classes,
-        }
         record.open_run(directory, {"student": dataclasses.asdict(spec), "seed": seed, "arrays": hashed, **shapes})
     arrays = split._asdict()
     if distiller.targets is not None:
         rows = np.ascontiguousarray(np.moveaxis(logits, 0, 1))
         function = jax.jit(lambda batch: distiller.targets(batch.swapaxes(0, 1)))
-        arrays["targets"] = targets.compute(function, rows, batch_size=min(500, num_examples))
-    info = sources.describe(split, num_classes=num_classes)
+        arrays["targets"] = targets.compute(function, rows, batch_size=min(500, len(rows)))
     trained = stages.fit(
         STUDENT,
         training,
