@@ -37,26 +37,25 @@ CONVOLUTION_KERNEL_RANK = 4  # [*window, in, out] with at least two window axes
 def init(model: Model, key: Key, num_members: int, example: Array) -> PyTree:
     """Stacked variables of `num_members` networks, axis 0 the member; member m is initialised with `fold_in(key, m)`.
 
-        Args:
-          model: the network.
-          key: typed key.
-          num_members: M >= 1.
-          example: a batch of inputs [B, *S]; only its shape and dtype matter.
+      Args:
+        model: the network.
+        key: typed key.
+        num_members: M >= 1.
+        example: a batch of inputs [B, *S]; only its shape and dtype matter.
 
-        Returns:
-          The model's variables with a leading axis M on every leaf. M = 1 holds exactly the plain network's variables.
+      Returns:
+        The model's variables with a leading axis M on every leaf. M = 1 holds exactly the plain network's variables.
 
-        Raises:
-          ValueError: `num_members` below 1.
+      Raises:
+        ValueError: `num_members` below 1.
 
-        Examples:
-          >>> import jax, jax.numpy as jnp
-          >>> from edd.ensembles.lockstep import lockstep
-    from edd.models.base import Model, Outputs
-          >>> toy = Model(lambda key, x: {"params": {"w": jax.random.normal(key, (2, 3))}},
-          ...             lambda v, x, *, train=False, rngs=None: (Outputs(x @ v["params"]["w"], x), {}), lambda v: None)
-          >>> init(toy, jax.random.key(0), 5, jnp.ones((1, 2)))["params"]["w"].shape
-          (5, 2, 3)
+      Examples:
+        >>> import jax, jax.numpy as jnp
+    >>> from edd.models.base import Model, Outputs
+        >>> toy = Model(lambda key, x: {"params": {"w": jax.random.normal(key, (2, 3))}},
+        ...             lambda v, x, *, train=False, rngs=None: (Outputs(x @ v["params"]["w"], x), {}), lambda v: None)
+        >>> init(toy, jax.random.key(0), 5, jnp.ones((1, 2)))["params"]["w"].shape
+        (5, 2, 3)
     """
     check_count(num_members, "num_members")
     return jax.vmap(lambda member: model.init(jax.random.fold_in(key, member), example))(jnp.arange(num_members))

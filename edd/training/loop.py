@@ -100,13 +100,7 @@ def train(
         raise ValueError(f"on_nonfinite must be one of {', '.join(POLICIES)}, got {on_nonfinite!r}")
     if num_steps < 0 or log_every < 1 or checkpoint_every < 0 or evaluate_every < 0 or design_every < 1:
         raise ValueError(f"counts out of range: {num_steps=}, {log_every=}, {checkpoint_every=}, {evaluate_every=}, {design_every=}")
-    start, key = 0, meshes.place(key, mesh)
-    restored = None if checkpointer is None else checkpointer.restore(state, key)
-    if restored is not None:
-        start, state, key = restored
-        checkpointer.discard_after(start)
-    if writer is not None:
-        writer.resume(start)
+    start, state, key = _resume(state, meshes.place(key, mesh), checkpointer, writer)
     rows = meshes.local_block(mesh, step_fn.num_replicas, step_fn.batch_size)
     host_batches = pipeline.iterate(
         batches, start_step=start, num_steps=max(num_steps - start, 0), replicas=rows[0], examples=rows[1], backend=backend
@@ -138,6 +132,18 @@ def train(
         if checkpointer is not None:
             checkpointer.wait()
     return state
+
+
+def _resume(state: TrainState, key: Key, checkpointer: Checkpointer | None, writer: Writer | None) -> tuple[int, TrainState, Key]:
+    """(steps done, state, key) of the newest good checkpoint, or the given ones; cuts the writer's records back to it."""
+    restored = None if checkpointer is None else checkpointer.restore(state, key)
+    start = 0
+    if restored is not None:
+        start, state, key = restored
+        checkpointer.discard_after(start)
+    if writer is not None:
+        writer.resume(start)
+    return start, state, key
 
 
 class _Run:
