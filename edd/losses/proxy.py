@@ -23,7 +23,7 @@ from edd.uncertainty import ensemble
 
 ESTIMATORS = ("stirling", "epkl")
 PRIORS = ("paper", "authors")
-HUGE = 1e17  # total concentration above which products of two no longer fit float32
+HUGE = 1e9  # concentration above which the KL's doubled-precision products lose their digits (and then overflow)
 
 
 class ProxyTarget(NamedTuple):
@@ -201,11 +201,12 @@ def _divergence(logits: Array, beta: Array, offset: float) -> Array:
 @functools.partial(jax.jit, static_argnums=2)
 def _divergence_forward(logits: Array, beta: Array, offset: float):
     alpha = jnp.exp(logits) + offset
-    totals = [reduce.class_sum(x)[..., None] for x in (beta, alpha)]
-    huge = (totals[0] > HUGE) | (totals[1] > HUGE)
-    near = dirichlet.kl_divergence(jnp.where(huge, 1, beta), jnp.where(huge, 1, alpha))
+    huge = jnp.max(jnp.maximum(alpha, beta), -1, keepdims=True) > HUGE
+    near = dirichlet.kl_divergence(jnp.where(huge, 1, beta), jnp.where(huge, 1, jnp.maximum(alpha, jnp.finfo(alpha.dtype).tiny)))
     # where products of two concentrations would overflow: the same sum, in logarithms
-    log_ratio = jnp.log(beta / totals[0]) - jnp.log(alpha / totals[1])
+    totals = [reduce.class_sum(x)[..., None] for x in (beta, alpha)]
+    log_alpha = logits if offset == 0 else jnp.log(alpha)
+    log_ratio = jnp.log(beta / totals[0]) - (log_alpha - jnp.log(totals[1]))
     small = jnp.where(jnp.abs(log_ratio) < 0.5, log_ratio, 0)
     means = alpha * special.x_minus_log1p(jnp.expm1(small))
     means = jnp.where(jnp.abs(log_ratio) < 0.5, means, totals[1] * (beta / totals[0]) - alpha - alpha * log_ratio)
@@ -214,14 +215,28 @@ def _divergence_forward(logits: Array, beta: Array, offset: float):
     return jnp.where(huge[..., 0], far, near), (logits, beta)
 
 
+def _total_and_gaps(concentration: Array) -> tuple[Array, Array]:
+    """Total [*B, 1] and total - concentration [*B, K], which for the largest class is the sum of the others."""
+    top = jnp.max(concentration, -1, keepdims=True)
+    is_top = concentration == top
+    others = reduce.class_sum(jnp.where(is_top, 0, concentration))[..., None]
+    others = others + (jnp.sum(is_top, -1, keepdims=True, dtype=top.dtype) - 1) * top
+    total = top + others
+    return total, jnp.where(is_top, others, total - concentration)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _divergence_backward(offset: float, residuals, cotangent: Array):
     logits, beta = residuals
     exponential = jnp.exp(logits)
-    alpha = exponential + offset
-    alpha_total, beta_total = (reduce.class_sum(x)[..., None] for x in (alpha, beta))
-    difference = reduce.class_sum(alpha - beta)[..., None]
-    slope = special.digamma_difference(alpha, beta) - special.digamma_difference(alpha_total, beta_total, difference)
+    alpha = jnp.maximum(exponential + offset, jnp.finfo(logits.dtype).tiny)
+    (total, gaps), (target_total, target_gaps) = _total_and_gaps(alpha), _total_and_gaps(beta)
+    # E[ln pi] under alpha less the same under beta, grouped by distribution or by argument, whichever has the smaller parts
+    own, target = special.digamma_difference(total, alpha, gaps), special.digamma_difference(target_total, beta, target_gaps)
+    classes = special.digamma_difference(alpha, beta)
+    totals = special.digamma_difference(total, target_total, reduce.class_sum(alpha - beta)[..., None])
+    by_argument = jnp.maximum(jnp.abs(classes), jnp.abs(totals)) < jnp.maximum(own, target)
+    slope = jnp.where(by_argument, classes - totals, target - own)
     return cotangent[..., None] * exponential * slope, jnp.zeros_like(beta)
 
 
