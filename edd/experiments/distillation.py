@@ -77,7 +77,7 @@ def check(settings: settings_lib.Settings) -> None:
     for training in (settings.ensemble.training, *(student.training for student in settings.students.values())):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
-        augment.make(training.augment)
+        augment.make(training.augment, padding=training.augment_padding)
     for name, student in settings.students.items():
         if name in (stages.TEACHER, "Ensemble", "Single", "Proxy Dirichlet"):
             raise ValueError(f"students.{name}: this name is taken by a row of the report, choose another")

@@ -2,7 +2,8 @@
 
 import pathlib
 
-from edd.experiments import distillation, gradient_ratio
+import edd.experiments.gradient_ratio as gradient_ratio
+from edd.experiments import distillation
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run}

@@ -84,7 +84,7 @@ class Training:
 
     Attributes:
       epochs: passes over the training examples, >= 0; `max_steps` (0: no limit) cuts them short.
-      augment: a name known to `edd.data.augment`, "none" by default.
+      augment: a name known to `edd.data.augment`, "none" by default; `augment_padding` is the largest shift of "crop", in pixels.
       ema_decay: decay of the exponential moving average used at evaluation, in (0, 1), or None.
       on_nonfinite: "freeze" keeps a diverged replica at its last finite state and goes on, "stop" raises.
       checkpoint_every: steps between checkpoints; 0 saves only at the end.
@@ -98,6 +98,7 @@ class Training:
     max_steps: int = 0
     batch_size: int = 128
     augment: str = "none"
+    augment_padding: int = 4
     ema_decay: float | None = None
     on_nonfinite: str = "freeze"
     checkpoint_every: int = 0

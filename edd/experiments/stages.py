@@ -99,7 +99,7 @@ def fit(
         num_replicas=num_replicas,
         batch_size=training.batch_size,
         preprocess=preprocess,
-        augment=None if training.augment == "none" else augment.make(training.augment),
+        augment=None if training.augment == "none" else augment.make(training.augment, padding=training.augment_padding),
         online_targets=online_targets,
         strategy=training.strategy,
         ema_decay=training.ema_decay,
