@@ -169,7 +169,7 @@ def _data_jvp(primals, tangents):
     (concentration,), (tangent,) = primals, tangents
     value, total = _data(concentration), class_sum(concentration)
     total_column = total[..., None]
-    # alpha_0 psi1(alpha_0 + 1) - alpha_j psi1(alpha_j + 1); at high precision, where both are near 1, as the difference of their complements
+    # alpha_0 psi1(alpha_0 + 1) - alpha_j psi1(alpha_j + 1); at high precision, where both are near 1, as a difference of complements
     small = total_column * special.trigamma(total_column + 1) - concentration * special.trigamma(concentration + 1)
     large = special.one_minus_x_trigamma_next(concentration) - special.one_minus_x_trigamma_next(total_column)
     weights = jnp.where(total_column < 1, small, large)

@@ -81,6 +81,7 @@ CASES = {
     "members 1e-3 apart": near_members(10, 100, 1e-3),
     "members 0.3 apart": near_members(10, 100, 0.3),
     "nearly certain": near_members(4, 10, 0.1, scale=30.0),
+    "rounded to certainty": np.array([[0.0, np.log(1e-6)], [0.0, np.log(2e-6)]], np.float32),
     "one outlier": np.concatenate([near_members(9, 100, 1e-4), random_log_probs((1, 100), 6.0)]),
 }
 
