@@ -210,5 +210,10 @@ def test_half_precision_is_computed_in_float32_and_complex_is_refused():
 
 
 def test_derivatives_do_not_call_a_generic_polygamma():
-    text = str(jax.make_jaxpr(jax.grad(jax.grad(lambda x: special.log_gamma(x) + special.entropy_term(x))))(1.5))
-    assert not any(word in text for word in ("lgamma", "digamma", "polygamma", "zeta"))
+    def text(function):
+        return jax.jit(jax.grad(jax.grad(function))).lower(1.5).as_text()
+
+    generic = ("chlo.", "lgamma(", "polygamma(", "zeta(")
+    assert any(word in text(jax.scipy.special.gammaln) for word in generic)
+    ours = text(lambda x: special.log_gamma(x) + special.entropy_term(x))
+    assert not any(word in ours for word in generic)
