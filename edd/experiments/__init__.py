@@ -1,6 +1,20 @@
-"""Whole experiments: `run` a config, or `distill` an ensemble that exists as arrays, whatever framework made it."""
+"""Whole experiments: `run` a config, or `distill` an ensemble that exists as arrays, whatever framework made it.
 
-from edd.experiments.arrays import Student, distill, load_student
-from edd.experiments.launch import run
+Imported on first use, so that merging reports does not load the training stack.
+"""
+
+import importlib
+
+_HOMES = {"Student": "arrays", "distill": "arrays", "load_student": "arrays", "run": "launch"}
 
 __all__ = ["Student", "distill", "load_student", "run"]
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -2,8 +2,7 @@
 
 import pathlib
 
-import edd.experiments.gradient_ratio as gradient_ratio
-from edd.experiments import distillation
+from edd.experiments import distillation, gradient_ratio
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run}
