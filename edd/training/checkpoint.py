@@ -89,7 +89,7 @@ class Checkpointer:
         if step in self.steps:
             return
         tree = {"state": state, "key": key}
-        if jax.default_backend() == "cpu":  # a host copy of a CPU buffer is a view: it must outlive the donation
+        if jax.default_backend() == "cpu":  # a host copy of a CPU buffer may be a view, which must outlive the donation
             tree = jax.tree.map(lambda leaf: leaf.copy(), tree)
         metrics = {name: float(value) for name, value in (metrics or {}).items() if np.isfinite(value)}
         description = {"leaves": describe(tree), "checksums": checksums(tree), "metrics": metrics}
