@@ -38,15 +38,16 @@ class Distiller(NamedTuple):
       student: (make_backbone: num_outputs -> Model) -> Model, the network to train.
       init: key -> (params trained beside the backbone, state that is not trained); either may be an empty dict.
       targets: members' logits [M, *B, K] -> the smallest pytree the loss needs, example axes first. None: trains on labels.
-      loss: (outputs, targets, params, state, labels, key) -> [*B], nats per example, never reduced.
-      predict: (outputs, params, state, key) -> Prediction.
-      penalty: (variables, params, state, key) -> scalar added to the mean loss, or None.
+      loss: (outputs, targets, params, state, labels, keys) -> [*B], nats per example, never reduced; one key per example [B],
+        so that no draw depends on how a batch is spread over devices.
+      predict: (outputs, params, state, key) -> Prediction; one key per replica.
+      penalty: (variables, params, state, key) -> scalar added to the mean loss, or None; one key per step.
       statistics: (outputs, targets, params, state) -> additive sums over the batch in evaluation mode, or None.
       update: (statistics, variables, params, state, step) -> (variables, params, state), or None.
       update_from: what `statistics` is summed over before `update`: "nothing", "minibatch" or "design_set".
       update_every: steps between two updates.
       finalize: (model, variables, params, state) -> the same four as shipped.
-      gradient_transform: (gradients of (variables, params)) -> the same, or None.
+      gradient_transform: gradients of ({"params": network weights}, params) -> the same, or None.
     """
 
     student: Callable

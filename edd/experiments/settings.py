@@ -89,7 +89,7 @@ class Training:
       on_nonfinite: "freeze" keeps a diverged replica at its last finite state and goes on, "stop" raises.
       checkpoint_every: steps between checkpoints; 0 saves only at the end.
       keep: which checkpoint is shipped: the "last", or the "best" by validation loss (needs data.validation).
-      strategy: how replicas run on one device: "auto", "vmap", "unroll" or "scan".
+      strategy: how replicas run on one device: "auto", "vmap", "lockstep", "unroll" or "scan" (`ensembles.members`).
     """
 
     model: Model
