@@ -144,8 +144,8 @@ def in_tolerances(got, exact, tolerance, limit) -> float:
 
 @pytest.mark.parametrize(
     "num_classes, offset, target_offset, prior",
-    [(k, 1.0, 1.0, "paper") for k in (2, 3, 10, 100, 1000)]
-    + [(3, 1.0, 1.0, "authors"), (1000, 1.0, 1.0, "authors"), (2, 0.0, 0.0, "paper"), (1000, 0.0, 1.0, "authors")]
+    [(k, 1.0, 1.0, "paper") for k in (2, 3, 100, 1000)]
+    + [(10, 1.0, 1.0, "authors"), (2, 0.0, 0.0, "paper"), (1000, 0.0, 1.0, "authors")]
     + [(10, 0.5, 0.0, "authors"), (3, 3.0, 1.0, "paper")],
 )
 def test_reverse_kl_is_accurate_in_float32(num_classes, offset, target_offset, prior):
@@ -154,7 +154,7 @@ def test_reverse_kl_is_accurate_in_float32(num_classes, offset, target_offset, p
     assert worst["gradient"][0] <= 1, worst["gradient"]
 
 
-@pytest.mark.parametrize("num_classes, offset", [(32000, 1.0), (256000, 1.0), (256000, 0.0)])
+@pytest.mark.parametrize("num_classes, offset", [(32000, 0.0), (256000, 1.0)])
 def test_reverse_kl_is_accurate_over_many_classes(num_classes, offset):
     only = {"zero-peaked", "small-uniform", "high-uniform", "spread-peaked", "dominant-onehot", "warm-sharp", "second-uniform"}
     worst = worst_errors(num_classes, offset, 1.0, "paper", np.float32, precisions=(3e3,), only=only)
@@ -191,7 +191,7 @@ def random_problem(key, shape, dtype=None):
     return logits, proxy.ProxyTarget(log_probs, jnp.exp(3 * jax.random.normal(keys[2], shape[:-1], dtype)))
 
 
-@pytest.mark.parametrize("offset, target_offset, prior", [(1.0, 1.0, "paper"), (0.0, 0.0, "paper"), (0.25, 2.0, "authors")])
+@pytest.mark.parametrize("offset, target_offset, prior", [(1.0, 1.0, "paper"), (0.25, 2.0, "authors")])
 def test_reverse_kl_equals_the_textbook_formula(offset, target_offset, prior, x64):
     logits, target = random_problem(jax.random.key(0), (4, 3, 7), jnp.float64)
 
