@@ -26,6 +26,7 @@ from edd.typing import Array
 
 LOSSES = ("nll", "forward_kl", "reverse_kl_paper", "reverse_kl_authors")
 STATES = ("init", "near", "misaligned")
+STYLES = {"nll": "-", "forward_kl": ":", "reverse_kl_paper": "-", "reverse_kl_authors": "--"}  # curves may coincide
 LABELS = {
     "nll": "EnD2 negative log-likelihood (offset 0)",
     "forward_kl": "forward KL to the proxy (offset 1)",
@@ -146,13 +147,13 @@ def figure(rows: list[dict], path: pathlib.Path) -> None:
     for line, c in enumerate(precisions):
         for column, state in enumerate(states):
             axis = axes[line, column]
-            for loss in dict.fromkeys(row["loss"] for row in rows):
+            for loss in (name for name in LOSSES if any(row["loss"] == name for row in rows)):
                 points = [
                     (row["num_classes"], row["rho"])
                     for row in rows
                     if (row["loss"], row["state"], row["precision_per_class"]) == (loss, state, c)
                 ]
-                axis.loglog(*np.array(points).T, marker=".", label=LABELS[loss])
+                axis.loglog(*np.array(points).T, linestyle=STYLES[loss], marker=".", label=LABELS[loss])
             axis.set_title(f"{state}, precision {c:g} K")
             axis.set_xlabel("classes K")
             axis.grid(alpha=0.3)
