@@ -1,11 +1,216 @@
-"""The kernel's polynomial tables against mpmath."""
+"""The proxy losses in float32 and float64 against 50-digit mpmath, values and gradients; the kernel's tables."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import mpmath as mp
+import numpy as np
 import pytest
 
-from edd.losses import proxy_tables
+from edd.losses import proxy, proxy_tables
 
 mp.mp.dps = 50
+
+
+# --- the oracle: classes in groups of equal (logit, log-probability), so that K = 256,000 costs a handful of polygammas ---
+
+
+@functools.cache
+def _polygamma(order: int, x: mp.mpf) -> mp.mpf:
+    return mp.loggamma(x) if order < 0 else mp.psi(order, x)
+
+
+def oracle_reverse(groups, precision, offset, target_offset, prior):
+    """Loss, its largest part, and per group the gradient and its largest term. groups: [(z, log prob, count)], renormalised here."""
+    num_classes = sum(count for _, _, count in groups)
+    norm = sum(count * mp.exp(mp.mpf(log_prob)) for _, log_prob, count in groups)
+    e = [mp.exp(mp.mpf(z)) for z, _, _ in groups]
+    pb = [mp.exp(mp.mpf(log_prob)) / norm for _, log_prob, _ in groups]
+    counts = [count for _, _, count in groups]
+    alpha = [x + mp.mpf(offset) for x in e]
+    total = sum(n * a for n, a in zip(counts, alpha))
+    divisor = mp.mpf(precision) + (target_offset * num_classes if prior == "authors" else 0)
+    psi_total = _polygamma(0, total)
+    recon = sum(n * p * (psi_total - _polygamma(0, a)) for n, p, a in zip(counts, pb, alpha))
+    entropy = sum(n * (_polygamma(-1, a) - (a - 1) * (_polygamma(0, a) - psi_total)) for n, a in zip(counts, alpha))
+    divergence = -(entropy - _polygamma(-1, total)) - _polygamma(-1, mp.mpf(num_classes))
+    extra = _polygamma(-1, mp.mpf(num_classes)) if prior == "authors" else 0
+    loss = recon + (divergence + extra) / divisor
+    slope_total = _polygamma(1, total)
+    mass = sum(n * x for n, x in zip(counts, e))
+    factor = (total - num_classes) / divisor - 1
+    gradients, sizes = [], []
+    for x, a, p in zip(e, alpha, pb):
+        slope = _polygamma(1, a)
+        gradients.append(x * (slope * ((a - 1) / divisor - p) - slope_total * factor))
+        # the terms of the stable form (at offset 1: e (1 - w) / D, e (1 - W) / D, pb w, softmax W), the strictest reading
+        own, common = (a - 1) * slope, (total - num_classes) * slope_total
+        shift = 1 if common > 0.5 else 0
+        sizes.append(
+            max(abs(x * (own - shift) / divisor), abs(x * (common - shift) / divisor), p * x * slope, x / mass * mass * slope_total)
+        )
+    return loss, gradients, sizes
+
+
+def arrays(groups, dtype=np.float32):
+    """([1, K] logits, [1, K] log-probs, index of the first class of each group); inputs are rounded to `dtype` first."""
+    counts = [count for _, _, count in groups]
+    z = np.repeat(np.array([g[0] for g in groups], dtype), counts)[None]
+    log_probs = np.repeat(np.array([g[1] for g in groups], dtype), counts)[None]
+    return z, log_probs, np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+
+def rounded(groups, dtype=np.float32):
+    return tuple((float(dtype(z)), float(dtype(lp)), n) for z, lp, n in groups)
+
+
+def targets_of(kind: str, num_classes: int) -> list[tuple[float, int]]:
+    """Normalised [(log prob, count)] over K classes in at most three groups."""
+    if kind == "uniform":
+        return [(-np.log(num_classes), 1), (-np.log(num_classes), num_classes - 1)]
+    if kind == "peaked":
+        return [(np.log(0.9), 1), (np.log(0.1 / (num_classes - 1)), num_classes - 1)]
+    if kind == "onehot":
+        return [(0.0, 1), (-np.inf, num_classes - 1)]
+    if kind == "sharp":
+        return [(np.log1p(-1e-4), 1), (np.log(1e-4 / (num_classes - 1)), num_classes - 1)]
+    raise AssertionError(kind)
+
+
+LOGITS = {  # (head, tail, one other tail class)
+    "zero": (0.0, 0.0, 0.0),
+    "small": (1e-3, 1e-3, -1e-3),
+    "low": (-80.0, -80.0, -80.0),
+    "high": (80.0, 80.0, 79.5),
+    "spread": (80.0, -80.0, 0.3),
+    "dominant": (8.0, 0.0, -2.0),
+    "wide": (18.0, -3.0, 5.0),
+    "second": (0.3, -1.0, 12.0),
+    "negative": (-2.0, -5.0, -3.0),
+    "warm": (3.0, 2.9, 3.1),
+    "huge": (30.0, 29.0, 30.0),
+}
+PRECISIONS = (1e-2, 3.0, 1e4, 1e8)
+
+
+def cases(num_classes: int):
+    for logit_name, (head, tail, odd) in LOGITS.items():
+        for target_name in ("uniform", "peaked", "sharp", "onehot"):
+            (first, _), (rest, count) = targets_of(target_name, num_classes)
+            groups = [(head, first, 1), (odd, rest, 1)] + ([(tail, rest, count - 1)] if count > 1 else [])
+            yield f"{logit_name}-{target_name}", groups
+
+
+def worst_errors(num_classes, offset, target_offset, prior, dtype, precisions=PRECISIONS, only=None):
+    """Worst value error and gradient error over all cases, in units of the tolerance, and where."""
+    chosen = [(name, groups) for name, groups in cases(num_classes) if only is None or name in only]
+    rows = [(name, groups, precision) for name, groups in chosen for precision in precisions]
+    stacked = [arrays(groups, dtype)[:2] for _, groups, _ in rows]
+    z, log_probs = (np.concatenate(part) for part in zip(*stacked))
+
+    @jax.jit
+    def run(z, log_probs, precision):
+        def total(z):
+            loss = proxy.reverse_kl(z, proxy.ProxyTarget(log_probs, precision), offset, target_offset, prior)
+            return jnp.sum(loss), loss
+
+        (_, loss), gradient = jax.value_and_grad(total, has_aux=True)(z)
+        return loss, gradient
+
+    loss, gradient = jax.device_get(run(z, log_probs, np.array([precision for _, _, precision in rows], dtype)))
+    relative, absolute, floor = (1e-5, 1e-7, 1e-6) if dtype == np.float32 else (1e-9, 1e-12, 1e-12)
+    limit = float(np.finfo(dtype).max)
+    worst = {"value": (0.0, ""), "gradient": (0.0, "")}
+    for row, (name, groups, precision) in enumerate(rows):
+        where = f"{name}, precision {precision}"
+        exact, slopes, sizes = oracle_reverse(rounded(groups, dtype), float(dtype(precision)), offset, target_offset, prior)
+        note = f"{where}: {loss[row]}, exactly {mp.nstr(exact, 10)}"
+        worst["value"] = max(worst["value"], (in_tolerances(loss[row], exact, relative * exact + absolute, limit), note))
+        for index, slope, size in zip(arrays(groups)[2], slopes, sizes):
+            got = gradient[row, index]
+            note = f"{where}, class {index}: {got}, exactly {mp.nstr(slope, 10)}, largest term {mp.nstr(size, 4)}"
+            worst["gradient"] = max(worst["gradient"], (in_tolerances(got, slope, max(relative * size, mp.mpf(floor)), limit), note))
+    return worst
+
+
+def in_tolerances(got, exact, tolerance, limit) -> float:
+    """|got - exact| in units of the tolerance; 0 where both are infinite, inf where only one is (or for NaN)."""
+    if not np.isfinite(got):
+        return 0.0 if np.isinf(got) and abs(exact) > limit and (got > 0) == (exact > 0) else np.inf
+    return float(abs(mp.mpf(float(got)) - exact) / tolerance)
+
+
+@pytest.mark.parametrize(
+    "num_classes, offset, target_offset, prior",
+    [(k, 1.0, 1.0, "paper") for k in (2, 3, 100, 1000)]
+    + [(10, 1.0, 1.0, "authors"), (2, 0.0, 0.0, "paper"), (1000, 0.0, 1.0, "authors")]
+    + [(10, 0.5, 0.0, "authors"), (3, 3.0, 1.0, "paper")],
+)
+def test_reverse_kl_is_accurate_in_float32(num_classes, offset, target_offset, prior):
+    worst = worst_errors(num_classes, offset, target_offset, prior, np.float32)
+    assert worst["value"][0] <= 1, worst["value"]
+    assert worst["gradient"][0] <= 1, worst["gradient"]
+
+
+@pytest.mark.parametrize("num_classes, offset", [(32000, 0.0), (256000, 1.0)])
+def test_reverse_kl_is_accurate_over_many_classes(num_classes, offset):
+    only = {"zero-peaked", "small-uniform", "high-uniform", "spread-peaked", "dominant-onehot", "warm-sharp", "second-uniform"}
+    worst = worst_errors(num_classes, offset, 1.0, "paper", np.float32, precisions=(3e3,), only=only)
+    assert worst["value"][0] <= 1, worst["value"]
+    assert worst["gradient"][0] <= 1, worst["gradient"]
+
+
+@pytest.mark.parametrize("num_classes, offset, target_offset, prior", [(2, 1.0, 1.0, "paper"), (1000, 0.0, 1.0, "authors")])
+def test_reverse_kl_is_accurate_in_float64(num_classes, offset, target_offset, prior, x64):
+    worst = worst_errors(num_classes, offset, target_offset, prior, np.float64)
+    assert worst["value"][0] <= 1, worst["value"]
+    assert worst["gradient"][0] <= 1, worst["gradient"]
+
+
+# --- forward KL ---
+
+
+def oracle_forward(z, log_probs, precision, offset, target_offset):
+    norm = mp.fsum(mp.exp(mp.mpf(float(x))) for x in log_probs)
+    beta = [precision * mp.exp(mp.mpf(float(x))) / norm + target_offset for x in log_probs]
+    e = [mp.exp(mp.mpf(float(x))) for x in z]
+    alpha = [x + offset for x in e]
+    b0, a0 = mp.fsum(beta), mp.fsum(alpha)
+    value = mp.loggamma(b0) - mp.loggamma(a0) + mp.fsum(mp.loggamma(a) - mp.loggamma(b) for a, b in zip(alpha, beta))
+    expected = [mp.psi(0, b) - mp.psi(0, b0) for b in beta]
+    value += mp.fsum((b - a) * x for a, b, x in zip(alpha, beta, expected))
+    slopes = [x * (mp.psi(0, a) - mp.psi(0, a0) - own) for x, a, own in zip(e, alpha, expected)]
+    sizes = [x * max(abs(mp.psi(0, a) - mp.psi(0, a0)), abs(own)) for x, a, own in zip(e, alpha, expected)]
+    return value, slopes, sizes
+
+
+@pytest.mark.parametrize("offset, target_offset", [(1.0, 1.0), (0.0, 0.5)])
+def test_forward_kl_is_accurate_in_float32(offset, target_offset):
+    rows = []
+    for head, tail, odd in LOGITS.values():
+        for precision in PRECISIONS:
+            for kind in ("peaked", "onehot"):
+                (first, _), (rest, _) = targets_of(kind, 4)
+                rows.append(((head, odd, tail, tail), (first, rest, rest, rest), precision))
+    z, log_probs, precision = (np.array(column, np.float32) for column in zip(*rows))
+    target = proxy.ProxyTarget(log_probs, precision)
+
+    @jax.jit
+    def run(z):
+        loss, pullback = jax.vjp(lambda z: proxy.forward_kl(z, target, offset, target_offset), z)
+        return loss, pullback(jnp.ones_like(loss))[0]
+
+    loss, slope = jax.device_get(run(z))
+    limit = float(np.finfo(np.float32).max)
+    for i in range(len(rows)):
+        value, slopes, sizes = oracle_forward(z[i], log_probs[i], mp.mpf(float(precision[i])), mp.mpf(offset), mp.mpf(target_offset))
+        assert in_tolerances(loss[i], value, 1e-5 * value + 1e-7, limit) <= 1, (rows[i], loss[i], mp.nstr(value, 9))
+        for got, exact, size in zip(slope[i], slopes, sizes):
+            assert in_tolerances(got, exact, max(1e-5 * size, mp.mpf("1e-6")), limit) <= 1, (rows[i], got, mp.nstr(exact, 9))
+
+
+# --- the tables ---
 
 
 def trigamma(b, t):
