@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "smoke"):
+        raise ValueError(f"unknown argument {arg!r}: the only one is smoke")
     return ConfigDict(
         {
             "experiment": "gradient_ratio",

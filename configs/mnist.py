@@ -21,6 +21,8 @@ def training(epochs: float, **options) -> dict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "smoke"):
+        raise ValueError(f"unknown argument {arg!r}: the only one is smoke")
     config = ConfigDict(
         {
             "name": "mnist",

@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "seed": seed,
             "smoke": "smoke" in given,
             "data": {"name": "spirals", "options": source, "ood": {"spirals_ring": dict(source)}},
-            "ensemble": {"num_members": 10, "training": training(100.0)},
+            "ensemble": {"num_members": 10, "training": training(300.0)},
             "students": {
                 "EnD": {"method": "end", "training": training(600.0, layer_norm)},
                 "EnD2": {"method": "end2", "training": training(600.0, layer_norm), "options": {"target_smoothing": 1e-4, **clip}},

@@ -28,6 +28,8 @@ def main(argv):
     if _COMPILED.value or not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", _COMPILED.value or f"{workdir}/compiled")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # students share most programs, resumed runs all
+    if config.get("smoke"):
+        jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all the work there is
     if _DISTRIBUTED.value or _COORDINATOR.value:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     from edd import experiments

@@ -135,7 +135,7 @@ def _hold_out(split: sources.Split, fraction: float, seed: int) -> tuple[sources
 
 
 def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
-    """The smoke version of a run: two members, two steps, tiny backbones, few resamples; the structure stays.
+    """The smoke version of a run: two members, one seed, two steps, tiny backbones, few resamples; the structure stays.
 
     Examples:
       >>> training = settings_lib.Training(settings_lib.Model("mlp"), epochs=50.0)
@@ -147,10 +147,11 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
     def small(training):
         options = {**training.model.options, **SMOKE_OPTIONS.get(training.model.name, {})}
         model = dataclasses.replace(training.model, options=options)
-        return dataclasses.replace(training, model=model, batch_size=min(training.batch_size, 16), epochs=1.0, max_steps=2)
+        batch_size = min(training.batch_size, 16)
+        return dataclasses.replace(training, model=model, batch_size=batch_size, epochs=1.0, max_steps=2, strategy="vmap")
 
     students = {
-        name: dataclasses.replace(student, seeds=min(student.seeds, 2), training=small(student.training))
+        name: dataclasses.replace(student, seeds=1, training=small(student.training))
         for name, student in settings.students.items()
     }
     ensemble = dataclasses.replace(

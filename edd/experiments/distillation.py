@@ -32,6 +32,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     if settings.smoke:
         settings = build.shrink(settings)
     check(settings)
+    check_shapes(settings)
     sets = build.data(settings, data_dir)
     description = record.open_run(workdir, config)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
