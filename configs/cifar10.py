@@ -30,6 +30,7 @@ def training() -> dict:
 def get_config(arg: str = "") -> ConfigDict:
     if arg not in ("", "smoke"):
         raise ValueError(f"unknown argument {arg!r}: the only one is smoke")
+
     def student(method: str, **options) -> dict:
         return {"method": method, "seeds": 3, "training": training(), "options": options, "targets": "online"}
 

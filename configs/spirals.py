@@ -5,7 +5,8 @@ One run is one arm count and one seed; merge them with launch/report.py. The pap
 members, points or noise: 4 x 64 ReLU, 10 members, 1,000 training points per arm and noise 0.2 / 0.1 / 0.05 / 0.025
 are inferred. Inputs are divided by 100; `raw` leaves them as they are.
 
-Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, smoke. Raw inputs clip EnD2's concentration.
+Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, stability, smoke. Raw inputs clip EnD2's
+concentration, whose true gradient grows like exp(z); `stability` trains 50 seeds of each loss for 300 steps and counts NaNs.
 Command: python launch/run.py --config configs/spirals.py:arms=10,seed=0 --workdir runs/spirals/arms10-seed0
 """
 
@@ -20,47 +21,51 @@ PAPER = {  # arms -> row -> table 5 (error) and table 6 (median precision)
 }
 
 
-def training(epochs: float, layer_norm: bool = False) -> dict:
+def training(epochs: float, layer_norm: bool = False, max_steps: int = 0) -> dict:
     return {
         "model": {"name": "mlp", "options": {"widths": [64, 64, 64, 64], "layer_norm": layer_norm}},
         "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
         "epochs": epochs,
+        "max_steps": max_steps,
         "batch_size": 256,
     }
 
 
 def get_config(arg: str = "") -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
-    unknown = set(given) - {"arms", "seed", "raw", "layer_norm", "smoke"}
+    unknown = set(given) - {"arms", "seed", "raw", "layer_norm", "stability", "smoke"}
     if unknown:
-        raise ValueError(f"unknown argument {sorted(unknown)}: known are arms=N, seed=N, raw, layer_norm, smoke")
+        raise ValueError(f"unknown argument {sorted(unknown)}: known are arms=N, seed=N, raw, layer_norm, stability, smoke")
     arms = int(given.get("arms", 3))
     if arms not in NOISE:
         raise ValueError(f"arms must be one of {sorted(NOISE)}, got {arms}")
     seed, raw, layer_norm = int(given.get("seed", 0)), "raw" in given, "layer_norm" in given
     source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points": 1000, "seed": seed}
+    ring = dict(source)
+    source["test_points"] = 4000
     clip = {"max_concentration": 1e8} if raw else {}
+    stability = "stability" in given
+
+    def student(method: str, **options) -> dict:
+        limit = 300 if stability else 0
+        return {"method": method, "training": training(600.0, layer_norm, limit), "options": options, "seeds": 50 if stability else 1}
+
     config = ConfigDict(
         {
             "name": "spirals",
             "seed": seed,
             "smoke": "smoke" in given,
-            "data": {"name": "spirals", "options": source, "ood": {"spirals_ring": dict(source)}},
-            "ensemble": {"num_members": 10, "training": training(300.0)},
+            "data": {"name": "spirals", "options": source, "ood": {"spirals_ring": ring}},
+            "ensemble": {"num_members": 10, "training": training(300.0, max_steps=600 if stability else 0)},
             "students": {
-                "EnD": {"method": "end", "training": training(600.0, layer_norm)},
-                "EnD2": {"method": "end2", "training": training(600.0, layer_norm), "options": {"target_smoothing": 1e-4, **clip}},
-                "proxy_reverse": {"method": "proxy", "training": training(600.0, layer_norm)},
-                # with offset 1 the gradient of the forward KL dies as exp(z) -> 0 and small networks get stuck there
-                "proxy_forward": {
-                    "method": "forward_proxy",
-                    "training": training(600.0, layer_norm),
-                    "options": {"offset": 0.0, "target_offset": 1.0},
-                },
+                "EnD2": student("end2", target_smoothing=1e-4, **clip),
+                "proxy_reverse": student("proxy"),
+                **({"proxy_forward": student("forward_proxy")} if stability else {}),
             },
             "evaluation": {
-                "num_resamples": 200,
-                "heat_map": 500.0 if raw else 5.0,
+                "num_resamples": 0,  # the spread is over seeds
+                "batch_size": 4000,
+                "heat_map": 0.0 if stability else 500.0 if raw else 5.0,
                 "reference": {
                     row: {
                         **({"error": error} if error is not None else {}),
