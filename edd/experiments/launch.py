@@ -26,6 +26,6 @@ def run(config: dict, workdir: str | None = None, *, data_dir: str | None = None
         raise ValueError(unknown_name("experiment", kind, EXPERIMENTS))
     directory = pathlib.Path(workdir) if workdir else pathlib.Path("runs") / str(config.get("name", kind))
     results = EXPERIMENTS[kind](config, directory, data_dir=data_dir, progress=progress)
-    if progress:
+    if progress and (directory / "report.html").exists():
         print(f"report: {directory / 'report.html'} (also report.md, results.json)")
     return results
