@@ -21,13 +21,13 @@ PAPER = {  # arms -> row -> table 5 (error) and table 6 (median precision)
 }
 
 
-def training(epochs: float, layer_norm: bool = False, max_steps: int = 0) -> dict:
+def training(epochs: float, learning_rate: float, batch_size: int, layer_norm: bool = False, max_steps: int = 0) -> dict:
     return {
         "model": {"name": "mlp", "options": {"widths": [64, 64, 64, 64], "layer_norm": layer_norm}},
-        "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
+        "optimizer": {"name": "adam", "learning_rate": learning_rate, "schedule": "cosine"},
         "epochs": epochs,
         "max_steps": max_steps,
-        "batch_size": 256,
+        "batch_size": batch_size,
     }
 
 
@@ -48,7 +48,12 @@ def get_config(arg: str = "") -> ConfigDict:
 
     def student(method: str, **options) -> dict:
         limit = 300 if stability else 0
-        return {"method": method, "training": training(600.0, layer_norm, limit), "options": options, "seeds": 50 if stability else 1}
+        return {
+            "method": method,
+            "training": training(600.0, 3e-3, 128, layer_norm, limit),
+            "options": options,
+            "seeds": 50 if stability else 1,
+        }
 
     config = ConfigDict(
         {
@@ -56,7 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "seed": seed,
             "smoke": "smoke" in given,
             "data": {"name": "spirals", "options": source, "ood": {"spirals_ring": ring}},
-            "ensemble": {"num_members": 10, "training": training(300.0, max_steps=600 if stability else 0)},
+            "ensemble": {"num_members": 10, "training": training(300.0, 1e-3, 256, max_steps=600 if stability else 0)},
             "students": {
                 "EnD2": student("end2", target_smoothing=1e-4, **clip),
                 "proxy_reverse": student("proxy"),
