@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 
 import numpy as np
 
@@ -46,23 +45,48 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--test-inputs", type=array, help=".npy file [N, *S]; with the two below, a report is written")
     made.add_argument("--test-member-logits", type=array, help=".npy file [M, N, K] on the test inputs")
     made.add_argument("--test-labels", type=array, help=".npy file [N] of integers")
+    made.add_argument(
+        "--ood",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "INPUTS", "LOGITS"),
+        help="an out-of-distribution set for the report: its name, inputs [N, *S] and member logits [M, N, K]; may be repeated",
+    )
+    made.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     return made
 
 
 def main() -> None:
     given = vars(parser().parse_args())
+    show = given.pop("traceback")
+    from edd.experiments import errors
+
+    errors.tell(lambda: run(given), show_traceback=show)
+    print(f"student in {given['workdir']}: edd.experiments.load_student({given['workdir']!r}).predict(inputs)")
+
+
+def run(given: dict) -> None:
+    """Checks the test arrays, distils, and reports where there are test arrays; takes its own options out of `given`."""
     test = [given.pop(name) for name in ("test_inputs", "test_member_logits", "test_labels")]
-    if any(each is not None for each in test) and any(each is None for each in test):
-        sys.exit("error: --test-inputs, --test-member-logits and --test-labels go together")
+    try:
+        outside = {name: (array(inputs), array(logits)) for name, inputs, logits in given.pop("ood")}
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"--ood: {error}") from None
+    if any(each is not None for each in (*test, *outside)) and any(each is None for each in test):
+        raise ValueError("--test-inputs, --test-member-logits and --test-labels go together, and --ood needs them")
     from edd.experiments import arrays
 
-    try:
-        student = arrays.distill(given.pop("inputs"), given.pop("member_logits"), progress=True, **given)
-        if test[0] is not None:
-            arrays.report_fidelity(student, test[0], test[1], given["workdir"], kind=given["kind"], labels=test[2])
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(f"student in {given['workdir']}: edd.experiments.load_student({given['workdir']!r}).predict(inputs)")
+    inputs, member_logits = given.pop("inputs"), given.pop("member_logits")
+    if test[0] is not None:
+        sets = {"test": tuple(test[:2]), **outside}
+        shapes = {"input_shape": inputs.shape[1:], "num_classes": member_logits.shape[-1] if member_logits.ndim else 0}
+        arrays.member_logits_of(member_logits, given["kind"])
+        arrays.check_test(sets, test[2], kind=given["kind"], **shapes)
+    student = arrays.distill(inputs, member_logits, progress=True, **given)
+    if test[0] is not None:
+        options = {"kind": given["kind"], "labels": test[2], "out_of_distribution": outside}
+        arrays.report_fidelity(student, test[0], test[1], given["workdir"], **options)
 
 
 if __name__ == "__main__":

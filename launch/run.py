@@ -16,11 +16,43 @@ _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join a multi-process run
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where it is not detected.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, where it is not detected.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, where it is not detected.")
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show where in the code an error came from.")
+
+DAY = 24 * 3600  # the other processes leave when process 0 has written the report, however long that takes
+
+
+def parse(argv: list[str]) -> list[str]:
+    """The flags; a config file, an argument of it or an override that is wrong gives one line."""
+    try:
+        left = flags.FLAGS(argv)
+        _CONFIG.value.to_dict()  # a file that could not be loaded raises when it is asked for
+    except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
+        if flags.FLAGS.is_parsed() and _TRACEBACK.value:
+            raise
+        words = f"unknown config key {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        lines = [line.strip() for line in str(words).replace("\\n", "\n").splitlines() if line.strip()]
+        told = next((line for line in reversed(lines) if "Error: " in line), " ".join(lines))
+        sys.exit(f"error: {told[:1000]}")
+    if len(left) > 1:
+        sys.exit(f"error: unexpected arguments {left[1:]}: every option is a flag, --name=value")
+    return left
+
+
+def join() -> None:
+    """Joins the other processes, where the flags ask for it."""
+    import jax
+
+    given = {"coordinator": _COORDINATOR.value, "num_processes": _NUM_PROCESSES.value, "process_id": _PROCESS_ID.value}
+    if not (_DISTRIBUTED.value or given["coordinator"]):
+        alone = [f"--{name}" for name, value in given.items() if value is not None]
+        if alone:
+            raise ValueError(f"{' and '.join(alone)} need --coordinator=host:port, or --distributed where a cluster is detected")
+        return
+    jax.distributed.initialize(*given.values(), shutdown_timeout_seconds=DAY)
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}: every option is a flag, --name=value")
+    del argv
     import jax
 
     config = _CONFIG.value.to_dict()
@@ -30,17 +62,18 @@ def main(argv):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # students share most programs, resumed runs all
     if config.get("smoke"):
         jax.config.update("jax_disable_most_optimizations", True)  # two steps: compiling is all the work there is
-    if _DISTRIBUTED.value or _COORDINATOR.value:
-        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    from edd import experiments
+    from edd.experiments import errors
 
-    try:
+    def run():
+        join()
+        from edd import experiments
+
         experiments.run(config, workdir, data_dir=_DATA_DIR.value, progress=_PROGRESS.value)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+
+    errors.tell(run, show_traceback=_TRACEBACK.value)
 
 
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     flags.FLAGS["verbosity"].using_default_value = False  # absl would raise its default, warnings, to info: Orbax narrates every save
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -70,7 +70,14 @@ def _builder(name: str, data_dir: str | None):
         near = difflib.get_close_matches(config, configs, n=1)
         hint = f"; did you mean {base}/{near[0]}?" if near else ""
         raise ValueError(f"{base} has no configuration {config!r}{hint} Known: {', '.join(configs) or 'none'}")
-    return tfds.builder(name, data_dir=None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
+    folder = None if data_dir is None else str(pathlib.Path(data_dir).expanduser())
+    try:
+        return tfds.builder(name, data_dir=folder)
+    except Exception as error:  # TFDS reads dataset_info.json here, and protobuf raises its own kind
+        raise FileNotFoundError(
+            f"the TFDS directory of {name} in {folder or 'the default data_dir'} is damaged: {str(error).splitlines()[0]}; "
+            "delete it and prepare the set again"
+        ) from error
 
 
 def _require_complete(builder, name: str, split: str, download: bool) -> None:

@@ -1,7 +1,6 @@
 """Distilling an ensemble that exists as arrays: inputs and its members' predictions, made in any framework."""
 
 import dataclasses
-import json
 import pathlib
 from typing import NamedTuple
 
@@ -176,7 +175,8 @@ def distill(
     if directory is not None:
         shapes = {"input_shape": list(info.input_shape), "dtype": info.dtype, "members": len(logits), "classes": info.num_classes}
         hashed = targets.fingerprint(split.inputs, split.labels, logits)
-        record.open_run(directory, {"student": dataclasses.asdict(spec), "seed": seed, "arrays": hashed, **shapes})
+        seeds_used = {"run": seed, STUDENT: stages.stage_seed(seed, STUDENT)}
+        record.open_run(directory, {"student": dataclasses.asdict(spec), "seed": seed, "arrays": hashed, **shapes}, seeds_used)
     arrays = split._asdict()
     if distiller.targets is not None:
         rows = np.ascontiguousarray(np.moveaxis(logits, 0, 1))
@@ -204,10 +204,7 @@ def load_student(workdir: str | pathlib.Path) -> Student:
       ValueError: the directory holds no such run. OSError: its checkpoints cannot be read.
     """
     directory = pathlib.Path(workdir)
-    path = directory / "run.json"
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the workdir of a finished `distill`")
-    values = json.loads(path.read_text())["settings"]
+    values = record.read(directory)["settings"]
     if "student" not in values:
         raise ValueError(f"{directory} is not a run of `distill`: its run.json names no student")
     spec = settings.from_dict(settings.Student, values["student"])
@@ -237,7 +234,7 @@ def report_fidelity(
       student: from `distill` or `load_student`.
       inputs: [N, *S] test inputs.
       member_logits: [M, N, K], the members' predictions there, of the given `kind`.
-      workdir: run directory.
+      workdir: run directory; its `run.json`, where there is one, goes into the report.
       kind: "logits", "log_probs" or "probs".
       labels: integers [N] in [0, K).
       out_of_distribution: name -> (inputs, member_logits) of further sets.
@@ -249,15 +246,41 @@ def report_fidelity(
       ValueError: arrays that do not fit together or hold bad values.
     """
     sets = {"test": (inputs, member_logits), **(out_of_distribution or {})}
-    logits = {name: member_logits_of(members, kind, f"member_logits of {name!r}") for name, (_, members) in sets.items()}
-    for name, (values, _) in sets.items():
-        if len(values) != logits[name].shape[1]:
-            raise ValueError(f"set {name!r} has {len(values)} inputs but {logits[name].shape[1]} predictions")
+    num_classes = student.info.num_classes
+    logits = check_test(sets, labels, kind=kind, input_shape=student.info.input_shape, num_classes=num_classes)
     rows = distillation.teacher_rows(logits, 500, range(len(logits["test"])))
     size = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params)))
-    for seed in range(len(student.trained.alive)):
-        found = {name: student.predict(values, seed=seed) for name, (values, _) in sets.items()}
-        rows.append(Row("student", seed, found, size))
-    run = record.describe({})
+    for position, number in enumerate(student.trained.seeds):
+        found = {name: student.predict(values, seed=position) for name, (values, _) in sets.items()}
+        rows.append(Row(STUDENT, int(number), found, size))
+    known = (pathlib.Path(workdir) / "run.json").is_file()
+    description = record.read(workdir) if known else record.describe({})
     labels = sources.arrays(inputs, labels).labels
-    return report.finish(workdir, rows, labels, run={key: run[key] for key in run if key != "settings"})
+    return report.finish(workdir, rows, labels, settings=description["settings"], run=record.for_report(description))
+
+
+def check_test(sets: dict, labels, *, kind: str, input_shape: tuple[int, ...], num_classes: int) -> dict[str, np.ndarray]:
+    """Checks test arrays, so that a mistake in them is found before a student is trained; members' logits [M, N, K] of every set.
+
+    Args:
+      sets: name -> (inputs [N, *S], the members' predictions [M, N, K]); "test" among them.
+      labels: integers [N] in [0, K) of "test".
+      kind: as for `member_logits_of`.
+      input_shape, num_classes: S and K of what the student is trained on.
+
+    Raises:
+      ValueError: arrays that do not fit together or hold bad values, naming the set. TypeError: labels that are no integers.
+    """
+    logits = {name: member_logits_of(members, kind, f"member_logits of {name!r}") for name, (_, members) in sets.items()}
+    for name, (values, _) in sets.items():
+        split = sources.arrays(values, labels if name == "test" else None)
+        if len(split.inputs) != logits[name].shape[1]:
+            raise ValueError(f"set {name!r} has {len(split.inputs)} inputs but {logits[name].shape[1]} predictions")
+        if split.inputs.shape[1:] != tuple(input_shape):
+            raise ValueError(f"set {name!r} has inputs of shape {split.inputs.shape[1:]}, the training inputs have {tuple(input_shape)}")
+        if logits[name].shape[2] != num_classes or len(logits[name]) != len(logits["test"]):
+            wanted = f"[{len(logits['test'])}, N, {num_classes}]"
+            raise ValueError(f"member_logits of {name!r} must be {wanted}, as the other sets' are, got {list(logits[name].shape)}")
+        if name == "test" and (labels is None or split.labels.max() >= num_classes):
+            raise ValueError(f"labels of 'test' must be given and lie in [0, {num_classes}), the largest is {split.labels.max()}")
+    return logits

@@ -148,11 +148,10 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
         options = {**training.model.options, **SMOKE_OPTIONS.get(training.model.name, {})}
         model = dataclasses.replace(training.model, options=options)
         batch_size = min(training.batch_size, 16)
-        return dataclasses.replace(training, model=model, batch_size=batch_size, epochs=1.0, max_steps=2, strategy="vmap")
+        return dataclasses.replace(training, model=model, batch_size=batch_size, epochs=1.0, max_steps=2, strategy="vmap", keep="last")
 
     students = {
-        name: dataclasses.replace(student, seeds=1, training=small(student.training))
-        for name, student in settings.students.items()
+        name: dataclasses.replace(student, seeds=1, training=small(student.training)) for name, student in settings.students.items()
     }
     ensemble = dataclasses.replace(
         settings.ensemble, num_members=min(settings.ensemble.num_members, 2), training=small(settings.ensemble.training)

@@ -1,12 +1,14 @@
 """The main experiment: an ensemble, its students, and the report that compares them."""
 
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from edd.data import augment, sources
 from edd.distillers.base import softmax_prediction
+from edd.ensembles import members
 from edd.experiments import build, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
@@ -34,7 +36,10 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check(settings)
     check_shapes(settings)
     sets = build.data(settings, data_dir)
-    description = record.open_run(workdir, config)
+    check_sizes(settings, sets)
+    stage_names = (stages.TEACHER, *settings.students, "evaluation")
+    seeds = {"run": settings.seed, **{name: stages.stage_seed(settings.seed, name) for name in stage_names}}
+    description = record.open_run(workdir, config, seeds)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
     students, diverged = {}, {stages.TEACHER: frozen(teacher)}
     for name, student in settings.students.items():
@@ -49,14 +54,16 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         return {}
     teacher = predict.survivors(teacher, "ensemble members")
     students = {name: predict.survivors(student, f"seeds of student {name!r}") for name, student in students.items()}
-    run_information = {key: description[key] for key in description if key != "settings"}
     return report.finish(
         workdir,
         make_rows(teacher, students, sets, settings),
         sets.test.labels,
         grid=make_grid(teacher, students, sets, settings),
         settings=config,
-        run={**run_information, "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none"},
+        run={
+            **record.for_report(description),
+            "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none",
+        },
         reference=settings.evaluation.reference,
         num_resamples=settings.evaluation.num_resamples,
         num_bins=settings.evaluation.num_bins,
@@ -75,14 +82,39 @@ def check(settings: settings_lib.Settings) -> None:
     Raises:
       ValueError: naming what is wrong.
     """
-    for training in (settings.ensemble.training, *(student.training for student in settings.students.values())):
+    for where, training in trainings(settings):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
         augment.make(training.augment, padding=training.augment_padding)
+        if training.strategy not in members.STRATEGIES:
+            raise ValueError(f"{where}: " + settings_lib.unknown_name("strategy", training.strategy, members.STRATEGIES))
+        if training.keep == "best" and not (settings.data.validation and training.checkpoint_every):
+            raise ValueError(f"{where}: keep='best' chooses by held-out loss: set data.validation and checkpoint_every above 0")
+    for row, metrics in settings.evaluation.reference.items():
+        if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
+            raise ValueError(f"evaluation.reference.{row} must map metrics to numbers, got {metrics!r}")
     for name, student in settings.students.items():
+        if not name or name.startswith(".") or set(name) & set("/\\"):
+            raise ValueError(f"students.{name}: a student's name is also a folder's, it must not hold a slash or start with a dot")
         if name in (stages.TEACHER, "Ensemble", "Single", "Proxy Dirichlet"):
             raise ValueError(f"students.{name}: this name is taken by a row of the report, choose another")
         build.distiller(student, settings.ensemble.num_members, 2, 1)
+
+
+def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
+    """(config section, training program) of the ensemble and of every student."""
+    yield "ensemble.training", settings.ensemble.training
+    for name, student in settings.students.items():
+        yield f"students.{name}.training", student.training
+
+
+def check_sizes(settings: settings_lib.Settings, sets: build.Sets) -> None:
+    """ValueError if a batch is larger than the training set, before the first network is trained."""
+    for where, training in trainings(settings):
+        if training.batch_size > len(sets.train.labels):
+            raise ValueError(
+                f"{where}.batch_size must be at most {len(sets.train.labels)}, the training examples, got {training.batch_size}"
+            )
 
 
 def make_rows(

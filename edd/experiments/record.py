@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 import platform
+import re
+import shlex
 import subprocess
 import sys
 
@@ -27,7 +29,7 @@ def describe(settings: dict) -> dict:
     """The contents of `run.json`: settings, versions, machine, git commit, command, date (UTC)."""
     return {
         "settings": json.loads(json.dumps(settings)),
-        "command": " ".join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0]) if os.path.isfile(sys.argv[0]) else sys.argv[0], *sys.argv[1:]]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git_commit": _git_commit(),
         "python": platform.python_version(),
@@ -43,12 +45,42 @@ def describe(settings: dict) -> dict:
     }
 
 
-def open_run(workdir: pathlib.Path, settings: dict) -> dict:
+def for_report(description: dict) -> dict:
+    """What a report shows of `run.json`: without the settings, and without the folders of the machine it was made on.
+
+    Examples:
+      >>> for_report({"settings": {}, "command": "python run.py --workdir=/data/me/runs/a --config configs/a.py"})
+      {'command': 'python run.py --workdir=.../a --config configs/a.py'}
+    """
+
+    def shorten(value):
+        if isinstance(value, dict):
+            return {key: shorten(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shorten(item) for item in value]
+        return re.sub(r"(?<![\w./])(?:/|~/|(?:\.\./)+)(?:[^\s'\"/]+/)*(?=[^\s'\"/])", ".../", value) if isinstance(value, str) else value
+
+    return shorten({key: value for key, value in description.items() if key != "settings"})
+
+
+def read(workdir: pathlib.Path) -> dict:
+    """The contents of a run directory's `run.json`; ValueError if there is none or it cannot be read."""
+    path = pathlib.Path(workdir) / "run.json"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: {workdir} is not a run directory")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): choose another --workdir, or remove that file") from None
+
+
+def open_run(workdir: pathlib.Path, settings: dict, seeds: dict | None = None) -> dict:
     """Claims a run directory: writes `run.json`, or resumes when it holds the same settings.
 
     Args:
       workdir: created if absent.
       settings: nested plain dictionary.
+      seeds: what -> the integer seed that everything random there comes from.
 
     Returns:
       The contents of `run.json`; a resumed run keeps its first record and gains one "resumed" entry.
@@ -58,12 +90,9 @@ def open_run(workdir: pathlib.Path, settings: dict) -> dict:
         an unreadable `run.json`. Nothing in it is touched.
     """
     path = workdir / "run.json"
-    new = describe(settings)
+    new = {**describe(settings), **({"seeds": seeds} if seeds else {})}
     if path.exists():
-        try:
-            old = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}): choose another --workdir, or remove that file") from None
+        old = read(workdir)
         changed = settings_lib.differences(old.get("settings", {}), new["settings"])
         if changed:
             raise ValueError(

@@ -219,7 +219,19 @@ def html_page(found: dict, drawn: Sequence[Drawn], folder: Path) -> str:
 
 
 def _notes(found: dict) -> list[str]:
-    return [f"{entry['name']}{_variant(entry)}: {note}" for entry in found["summary"] for note in entry["notes"]]
+    notes = [f"{entry['name']}{_variant(entry)}: {note}" for entry in found["summary"] for note in entry["notes"]]
+    runs = found.get("runs") or [{"run": found["run"]}]
+    for index, each in enumerate(runs):
+        for name, steps in _diverged(each["run"]).items():
+            listed = ", ".join(f"{replica} at step {step}" for replica, step in steps.items())
+            where = f" (run {index})" if len(runs) > 1 else ""
+            notes.append(f"{name}{where}: not finite and left out from there on: replica {listed}")
+    return notes
+
+
+def _diverged(run: dict) -> dict:
+    diverged = run.get("diverged (replica: step)")
+    return diverged if isinstance(diverged, dict) else {}
 
 
 def _variant(entry: dict) -> str:

@@ -6,6 +6,7 @@ naming the nearest known one; a value of the wrong type or range names its full 
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from typing import Any
@@ -72,7 +73,7 @@ class Optimizer:
     options: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        _check(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        _check(0 < self.learning_rate < math.inf, "optimizer.learning_rate", self.learning_rate, "above 0 and finite")
         _check(self.warmup_epochs >= 0, "optimizer.warmup_epochs", self.warmup_epochs, ">= 0")
         _check(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, ">= 0")
         _check(self.clip_norm is None or self.clip_norm > 0, "optimizer.clip_norm", self.clip_norm, "above 0 or None")
@@ -83,7 +84,7 @@ class Training:
     """One training program: how long, on what batches, and what to do when a loss is not finite.
 
     Attributes:
-      epochs: passes over the training examples, >= 0; `max_steps` (0: no limit) cuts them short.
+      epochs: passes over the training examples, > 0; `max_steps` (0: no limit) cuts them short.
       augment: a name known to `edd.data.augment`, "none" by default; `augment_padding` is the largest shift of "crop", in pixels.
       ema_decay: decay of the exponential moving average used at evaluation, in (0, 1), or None.
       on_nonfinite: "freeze" keeps a diverged replica at its last finite state and goes on, "stop" raises.
@@ -106,7 +107,7 @@ class Training:
     strategy: str = "auto"
 
     def __post_init__(self):
-        _check(self.epochs > 0, "epochs", self.epochs, "above 0")
+        _check(0 < self.epochs < math.inf, "epochs", self.epochs, "above 0 and finite")
         _check(self.max_steps >= 0, "max_steps", self.max_steps, ">= 0 (0: no limit)")
         _check(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         _check(self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1) or None")
@@ -180,6 +181,7 @@ class Evaluation:
         _check(self.num_bins >= 1, "evaluation.num_bins", self.num_bins, "at least 1")
         _check(self.num_resamples >= 0, "evaluation.num_resamples", self.num_resamples, ">= 0")
         _check(self.heat_map >= 0, "evaluation.heat_map", self.heat_map, ">= 0")
+        _check(self.heat_map_points >= 2, "evaluation.heat_map_points", self.heat_map_points, "at least 2")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The stages of a run: train the ensemble, make targets, distil students. Each is resumable in its own folder."""
 
+import contextlib
 import pathlib
 import zlib
 from collections.abc import Callable
@@ -113,7 +114,7 @@ def fit(
     folder = workdir / "checkpoints" / name
     with (
         checkpoint.Checkpointer(folder, keep_last=2, keep_best=int(training.keep == "best")) as saver,
-        writers.Writer(workdir / "metrics" / name) as writer,
+        contextlib.nullcontext() if jax.process_index() else writers.Writer(workdir / "metrics" / name) as writer,
     ):
         options.update(checkpointer=saver, checkpoint_every=training.checkpoint_every, writer=writer, log_every=max(1, min(50, num_steps)))
         last = loop.train(first, step_fn, batches, devices, **options)

@@ -1,11 +1,13 @@
 """Distillation targets of a whole training set: evaluated once, kept on disk, resumable, tied to what made them.
 
 A cache is a folder named by the SHA-256 of everything its numbers depend on: the teachers' variables, the inputs in their
-order, the method and its options. Other teachers or another data order give another folder, never stale targets.
+order, the method and its options. Other teachers or another data order give another folder, never stale targets. Of several
+processes each keeps a folder of its own.
 """
 
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -59,12 +61,13 @@ def compute(
       Pytree of arrays [N, ...] (memory-mapped when on disk).
 
     Raises:
-      ValueError: if a target is NaN, naming the first such example.
+      ValueError: if a target is NaN, naming the first such example. OSError: the cache cannot be written (a full disk, say).
     """
     count = len(inputs)
     example = jax.eval_shape(function, jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype))
     leaves, structure = jax.tree.flatten(example)
-    folder = directory / f"targets-{key[:16]}" if directory is not None else None
+    process = jax.process_index()
+    folder = directory / (f"targets-{key[:16]}" + (f"-process{process}" if process else "")) if directory is not None else None
     arrays, done = _open(folder, key, count, leaves)
     for number, start in enumerate(range(done, count, batch_size)):
         stop = min(start + batch_size, count)
@@ -94,11 +97,26 @@ def _open(folder: pathlib.Path | None, key: str, count: int, leaves: list) -> tu
     if progress.exists():
         try:
             state = json.loads(progress.read_text())
+            for path in paths:
+                np.load(path, mmap_mode="r")  # read-only mapping refuses a truncated file, the writable one would fill it with zeros
             arrays = [np.lib.format.open_memmap(path, mode="r+") for path in paths]
             same = [(array.shape, array.dtype) for array in arrays] == shapes and state["fingerprint"] == key
             if same:
                 return arrays, int(state["done"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass  # an unreadable cache is made again: it only ever holds what can be recomputed
+        progress.unlink()  # before the arrays: a kill between the two must not leave a mark beside blank arrays
     folder.mkdir(parents=True, exist_ok=True)
-    return [np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape) for path, (shape, dtype) in zip(paths, shapes)], 0
+    try:
+        return [_create(path, shape, dtype) for path, (shape, dtype) in zip(paths, shapes)], 0
+    except OSError as error:
+        raise OSError(error.errno, f"the targets' cache cannot be written ({error.strerror}); is the disk full?", str(folder)) from error
+
+
+def _create(path: pathlib.Path, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    """A new mapped array whose space is reserved: a write to a mapping that finds the disk full would kill the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

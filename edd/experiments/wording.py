@@ -25,6 +25,8 @@ def opening(results: dict) -> list[tuple[str, list[str]]]:
     single = next((entry for entry in summary if entry["group"] == "single"), None)
     students = [entry for entry in summary if entry["group"] == "student"]
     sections = []
+    if results["settings"].get("smoke"):
+        sections.append(("A smoke run", ["Two optimisation steps on invented arrays show that everything runs; the numbers mean nothing."]))
     if whole is not None:
         sections.append(("What the ensemble knows", _ensemble(results, whole, single)))
     if students:

@@ -130,7 +130,9 @@ class Checkpointer:
         failures = []
         for candidate in candidates:
             try:
-                description = self._manager.metadata(candidate).custom_metadata
+                description = self._manager.metadata(candidate).custom_metadata or {}
+                if "leaves" not in description:
+                    raise ValueError("its description is damaged")
                 wanted, found = describe(abstract), description["leaves"]
                 if wanted == found:
                     tree = self._manager.load(candidate, abstract)
@@ -147,7 +149,7 @@ class Checkpointer:
                 raise ValueError(f"checkpoint {self.directory / str(candidate)} is of another model or method: {difference(wanted, found)}")
             return Restored(candidate, tree["state"], tree["key"])
         if failures:
-            raise OSError(f"no readable checkpoint in {self.directory}: {'; '.join(failures)}")
+            raise OSError(f"no readable checkpoint in {self.directory} (delete it to begin this stage again): {'; '.join(failures)}")
         return None
 
     def restore_best(self, like: TrainState, key: Key) -> Restored | None:

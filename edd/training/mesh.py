@@ -27,7 +27,7 @@ def make(member: int | None = None, data: int | None = None, devices: Sequence |
       devices: the devices to use, default all; more than `member * data` are cut.
 
     Raises:
-      ValueError: a count below 1, or more devices asked for than there are.
+      ValueError: a count below 1, more devices asked for than there are, or a process without a device on the mesh.
     """
     devices = list(jax.devices() if devices is None else devices)
     if member is None:
@@ -36,7 +36,13 @@ def make(member: int | None = None, data: int | None = None, devices: Sequence |
         data = len(devices) // member if member > 0 else 0
     if member < 1 or data < 1 or member * data > len(devices):
         raise ValueError(f"a mesh of {member} x {data} (member x data) needs {member * data} devices, there are {len(devices)}")
-    return jax.make_mesh((member, data), (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices[: member * data])
+    used = devices[: member * data]
+    if jax.process_count() > 1 and len({device.process_index for device in used}) < jax.process_count():
+        raise ValueError(
+            f"a mesh of {member} x {data} (member x data) leaves out some of the {jax.process_count()} processes: "
+            f"the replicas or the batch size must share factors with the {len(devices)} devices"
+        )
+    return jax.make_mesh((member, data), (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2, devices=used)
 
 
 def for_replicas(num_replicas: int, devices: Sequence | None = None, batch_size: int | None = None) -> Mesh:

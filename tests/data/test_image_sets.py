@@ -140,6 +140,11 @@ def damage_wrong_count(folder):
     path.write_text(path.read_text().replace('"5"', '"6"'))
 
 
+def damage_truncated_info(folder):
+    path = folder / "dataset_info.json"
+    path.write_text(path.read_text()[:50])
+
+
 def damage_interrupted(folder):
     folder.rename(folder.parent / f"incomplete.ABCDEF_{folder.name}")
 
@@ -152,6 +157,7 @@ def damage_interrupted(folder):
         (damage_truncated_shard, "is damaged: split 'test' of mnist cannot be read .*delete it"),
         (damage_empty_shard, "is damaged: .*delete it"),
         (damage_wrong_count, "is damaged: .*delete it"),
+        (damage_truncated_info, "mnist in .* is damaged: .*delete it"),
         (damage_interrupted, "incomplete.ABCDEF_.* was left by an unfinished preparation of mnist; delete it"),
     ],
 )

@@ -99,6 +99,26 @@ def test_the_command_line_takes_files_and_writes_a_report(tmp_path):
     assert failed.returncode != 0 and "did you mean 'proxy'" in failed.stderr and "Traceback" not in failed.stderr
 
 
+LABELS = np.arange(40) % 3
+
+
+@pytest.mark.parametrize(
+    "sets,labels,message",
+    [
+        ({"test": (INPUTS[:-1], MEMBERS)}, LABELS[:-1], "set 'test' has 39 inputs but 40 predictions"),
+        ({"test": (INPUTS[:, :1], MEMBERS)}, LABELS, "inputs of shape"),
+        ({"test": (INPUTS, MEMBERS[:, :, :2])}, LABELS, r"must be \[4, N, 3\]"),
+        ({"test": (INPUTS, MEMBERS)}, LABELS + 1, "the largest is 3"),
+        ({"test": (INPUTS, MEMBERS)}, None, "must be given"),
+        ({"test": (INPUTS, MEMBERS), "far": (INPUTS, MEMBERS[:2])}, LABELS, "of 'far' must be"),
+        ({"test": (INPUTS, MEMBERS), "far": (INPUTS, with_value(np.nan))}, LABELS, "of 'far' must be valid logits, got nan"),
+    ],
+)
+def test_mistakes_in_test_arrays_are_found_before_training(sets, labels, message):
+    with pytest.raises(ValueError, match=message):
+        arrays.check_test(sets, labels, kind="logits", input_shape=(2,), num_classes=3)
+
+
 def test_kinds_are_checked_by_value():
     with pytest.raises(ValueError, match="sum to 1"):
         arrays.member_logits_of([[[0.2, 0.2]]], "probs")

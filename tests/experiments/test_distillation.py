@@ -36,6 +36,9 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert list((workdir / "figures").glob("*.png")) and list((workdir / "cache").glob("targets-*/progress.json"))
     run = json.loads((workdir / "run.json").read_text())
     assert run["settings"]["name"] == "tiny" and run["versions"]["jax"] and run["date"]
+    assert run["seeds"]["run"] == 0 and set(run["seeds"]) == {"run", "teacher", "proxy", "EnD", "evaluation"}
+    for name in ("report.md", "report.html", "results.json"):
+        assert str(workdir.parent) not in (workdir / name).read_text(), name
     names = {(row["name"], row["seed"]) for row in results["rows"]}
     assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("proxy", 1), ("EnD", 0)}
 
@@ -68,6 +71,12 @@ def test_another_run_in_the_same_directory_is_refused(finished):
         ({"ensemble": {"num_members": 2, "training": {**TRAINING, "model": {"name": "mpl"}}}}, "unknown model 'mpl': did you mean 'mlp'"),
         ({"ensemble": {"num_members": 2, "training": {**TRAINING, "optimizer": {"name": "adan"}}}}, "adam"),
         ({"data": {"name": "spirl"}}, "spirals"),
+        ({"ensemble": {"num_members": 2, "training": {**TRAINING, "strategy": "vmpa"}}}, "unknown strategy 'vmpa': did you mean 'vmap'"),
+        ({"students": {"x": {"method": "proxy", "training": {**TRAINING, "keep": "best"}}}}, "students.x.training: keep='best' chooses"),
+        ({"students": {"../x": {"method": "proxy", "training": TRAINING}}}, "must not hold a slash"),
+        ({"students": {"x": {"method": "proxy", "training": {**TRAINING, "batch_size": 61}}}}, "batch_size must be at most 60"),
+        ({"evaluation": {"reference": {"Ensemble": 0.1}}}, "evaluation.reference.Ensemble must map metrics to numbers"),
+        ({"evaluation": {"heat_map_points": 1}}, "heat_map_points must be at least 2"),
         ({"data": {"name": "spirals", "options": {"arms": 3, "points": 20}, "ood": {"digits_photos": {}}}}, "has inputs of shape"),
     ],
 )
@@ -134,6 +143,7 @@ def test_a_student_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     assert "bad" in results["run"]["diverged (replica: step)"]
     names = {row["name"] for row in results["rows"]}
     assert "EnD" in names and "bad" not in names
+    assert "bad: not finite and left out from there on: replica 0 at step" in (tmp_path / "run" / "report.md").read_text()
     spec["students"]["bad"]["training"] = {**diverging, "on_nonfinite": "stop"}
     with pytest.raises(FloatingPointError, match="bad: .*replica 0 at step"):
         experiments.run(spec, str(tmp_path / "stop"), progress=False)

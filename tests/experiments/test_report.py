@@ -179,6 +179,14 @@ def test_diverged_student_is_reported(make_rows, tmp_path, monkeypatch):
     json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda constant: pytest.fail(constant))
 
 
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(make_rows, tmp_path, monkeypatch):
+    rows, labels = make_rows(num_test=16, num_out=8, seeds=1)
+    monkeypatch.setattr(report, "draw", lambda *_: [])
+    for smoke in (False, True):
+        report.finish(tmp_path, rows, labels, num_resamples=0, settings={"name": "x", "smoke": smoke})
+        assert ("the numbers mean nothing" in (tmp_path / "report.md").read_text()) is smoke
+
+
 @pytest.fixture
 def launch():
     path = pathlib.Path(report.__file__).parents[2] / "launch" / "report.py"

@@ -1,6 +1,8 @@
 """The target cache: equal to direct evaluation, resumable, tied to what made it."""
 
+import errno
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -71,3 +73,32 @@ def test_nan_targets_name_the_example():
     bad[7] = np.nan
     with pytest.raises(ValueError, match="training example 7 is NaN"):
         targets.compute(function, bad, batch_size=5)
+
+
+def test_a_truncated_cache_is_made_again(tmp_path):
+    """A writable mapping would silently fill the missing end with zeros."""
+    options = {"batch_size": 5, "directory": tmp_path, "key": targets.fingerprint(INPUTS)}
+    first = targets.compute(function, INPUTS, **options)
+    del first
+    path = next(tmp_path.glob("targets-*/0.npy"))
+    os.truncate(path, path.stat().st_size - 64)
+    again = targets.compute(function, INPUTS, **options)
+    np.testing.assert_array_equal(again["double"], 2 * INPUTS)
+    np.testing.assert_array_equal(again["sum"], INPUTS.sum(-1))
+
+
+def test_a_full_disk_is_an_error_not_a_bus_error(tmp_path, monkeypatch):
+    def full(file, start, length):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(targets.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="cache cannot be written .*is the disk full"):
+        targets.compute(function, INPUTS, batch_size=5, directory=tmp_path, key=targets.fingerprint(INPUTS))
+    assert not list(tmp_path.glob("targets-*/progress.json"))
+
+
+def test_every_process_keeps_a_cache_of_its_own(tmp_path, monkeypatch):
+    for process in range(2):
+        monkeypatch.setattr(targets.jax, "process_index", lambda process=process: process)
+        targets.compute(function, INPUTS, batch_size=5, directory=tmp_path, key="k")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["targets-k", "targets-k-process1"]
