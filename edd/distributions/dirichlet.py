@@ -12,7 +12,7 @@ from jax.experimental import checkify
 
 from edd.distributions.dirichlet_fit import fit
 from edd.math import checks, special
-from edd.math.differences import _near_phi, _phi_ratio
+from edd.math.differences import _near_phi, _phi_ratio, _rise_past_largest
 from edd.math.polygamma import promote
 from edd.math.reduce import class_sum, compensated_add, compensated_class_sum, compensated_product, leave_one_out_sum, settle
 from edd.typing import Array, ArrayLike, Float, Key
@@ -184,7 +184,12 @@ def entropy(concentration: Float[ArrayLike, "*B K"]) -> Float[Array, "*B"]:
 def _entropy(concentration: Array) -> Array:
     total = class_sum(concentration)
     rest = special.entropy_term(total) + (concentration.shape[-1] - 1) * special.digamma(total)
-    return class_sum(settle(special.entropy_term(concentration))) - rest
+    value = class_sum(settle(special.entropy_term(concentration))) - rest
+    if concentration.shape[-1] > 2:
+        return value
+    # near the uniform density, where it vanishes for two classes (and for no other number of them), it is minus the KL to it
+    near = (jnp.abs(concentration - 1) < 0.5).all(-1)
+    return jnp.where(near, -_kl_divergence(jnp.where(near[..., None], concentration, 1), jnp.ones_like(concentration)), value)
 
 
 @_entropy.defjvp
@@ -243,8 +248,10 @@ def _kl_divergence(p: Array, q: Array) -> Array:
     cross = (first - second) + small
     means = q * _phi_ratio(p_total[..., None] * q, q_total[..., None] * p, cross)
     classes = special.log_gamma_bregman_remainder(p, q, difference)
-    value = class_sum(settle(classes + means))
+    dominant, leads, rise = _rise_past_largest(p, q)
+    value = class_sum(settle(jnp.where(leads & dominant, 0, classes) + means))
     whole = special.log_gamma_bregman_remainder(p_total, q_total, total_difference)
+    whole = jnp.where(dominant[..., 0], rise[..., 0], whole)
     return jnp.where(jnp.isinf(value), jnp.inf, jnp.maximum(value - jnp.where(jnp.isinf(value), 0, whole), 0))
 
 
@@ -305,6 +312,10 @@ def _log_prob(concentration: Array, log_probs: Array) -> Array:
     apart = (total[..., None] * probs - concentration) + concentration * log_means - (concentration - 1) * log_probs
     terms = special.log_gamma_remainder(concentration) + jnp.where(near, close, apart)
     value = special.log_gamma_remainder(total) - class_sum(settle(terms))
+    if concentration.shape[-1] == 2:  # near the uniform density, whose logarithm is 0 for two classes alone, the formula as it stands
+        constant = special.log_gamma(total) - special.log_gamma(concentration).sum(-1)
+        direct = constant + ((concentration - 1) * log_probs).sum(-1)
+        value = jnp.where((jnp.abs(concentration - 1) < 0.5).all(-1), direct, value)
     value = jnp.where((zero & (concentration < 1)).any(-1), jnp.inf, value)
     return jnp.where((zero & (concentration > 1)).any(-1), -jnp.inf, value)
 

@@ -223,12 +223,12 @@ def _forward(logits: Array, target: Array, offset: float):
 def _backward(offset: float, residuals, cotangent: Array):
     logits, target = residuals
     log_alpha, log_total, log_mean = _logarithms(logits, offset)
-    info = jnp.finfo(logits.dtype)
-    exponential = jnp.clip(jnp.exp(logits), info.tiny, info.max)
+    # e^z as a square: it may overflow where the gradient does not; kept above 0 beside an infinite target
+    root = jnp.maximum(jnp.exp(logits / 2), jnp.finfo(logits.dtype).tiny)
     own = special.x_log_minus_digamma(jnp.exp(log_alpha))
     own = own if offset == 0 else own * jnp.exp(logits - log_alpha)
     common = special.x_log_minus_digamma(jnp.exp(log_total)) * jnp.exp(logits - log_total)
-    slope = exponential * (log_mean - target) - own + common
+    slope = jnp.where(log_mean == target, 0, root * (log_mean - target) * root) - own + common
     return cotangent[..., None] * slope, jnp.zeros_like(target)
 
 

@@ -6,7 +6,6 @@ The members' mean gives the proxy's mean, their disagreement its precision (`pro
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -14,16 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edd.distributions import dirichlet
-from edd.losses import proxy_kernel
+from edd.losses import proxy_forward, proxy_kernel
 from edd.losses.options import clipped_logits, offset_value
-from edd.math import checks, reduce, special
+from edd.math import checks
 from edd.typing import Array, Float
 from edd.uncertainty import ensemble
 
 ESTIMATORS = ("stirling", "epkl")
 PRIORS = ("paper", "authors")
-HUGE = 1e9  # concentration above which the KL's doubled-precision products lose their digits (and then overflow)
 
 
 class ProxyTarget(NamedTuple):
@@ -185,62 +182,14 @@ def forward_kl(
     """
     offset, target_offset = offset_value(offset, "offset"), offset_value(target_offset, "target_offset")
     logits, log_probs, precision = _checked(logits, target, max_concentration, offset)
-    probs = jnp.exp(log_probs)
-    finite = jnp.isfinite(precision)
-    beta = jnp.where(probs > 0, jnp.where(finite, precision, 1)[..., None] * probs, 0) + target_offset
-    possible = finite & jnp.all(beta > 0, -1)
-    return jnp.where(possible, _divergence(logits, jnp.where(possible[..., None], beta, 1), offset), jnp.inf)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _divergence(logits: Array, beta: Array, offset: float) -> Array:
-    """KL[Dir(beta) || Dir(exp(z) + offset)] for logits up to the logarithm of the largest number."""
-    return _divergence_forward(logits, beta, offset)[0]
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _divergence_forward(logits: Array, beta: Array, offset: float):
-    alpha = jnp.exp(logits) + offset
-    huge = jnp.max(jnp.maximum(alpha, beta), -1, keepdims=True) > HUGE
-    near = dirichlet.kl_divergence(jnp.where(huge, 1, beta), jnp.where(huge, 1, jnp.maximum(alpha, jnp.finfo(alpha.dtype).tiny)))
-    # where products of two concentrations would overflow: the same sum, in logarithms
-    totals = [reduce.class_sum(x)[..., None] for x in (beta, alpha)]
-    log_alpha = logits if offset == 0 else jnp.log(alpha)
-    log_ratio = jnp.log(beta / totals[0]) - (log_alpha - jnp.log(totals[1]))
-    small = jnp.where(jnp.abs(log_ratio) < 0.5, log_ratio, 0)
-    means = alpha * special.x_minus_log1p(jnp.expm1(small))
-    means = jnp.where(jnp.abs(log_ratio) < 0.5, means, totals[1] * (beta / totals[0]) - alpha - alpha * log_ratio)
-    classes = reduce.class_sum(special.log_gamma_bregman_remainder(beta, alpha) + means)
-    far = jnp.where(jnp.isinf(classes), jnp.inf, classes - special.log_gamma_bregman_remainder(*totals)[..., 0])
-    return jnp.where(huge[..., 0], far, near), (logits, beta)
-
-
-def _total_and_gaps(concentration: Array) -> tuple[Array, Array]:
-    """Total [*B, 1] and total - concentration [*B, K], which for the largest class is the sum of the others."""
-    top = jnp.max(concentration, -1, keepdims=True)
-    is_top = concentration == top
-    others = reduce.class_sum(jnp.where(is_top, 0, concentration))[..., None]
-    others = others + (jnp.sum(is_top, -1, keepdims=True, dtype=top.dtype) - 1) * top
-    total = top + others
-    return total, jnp.where(is_top, others, total - concentration)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _divergence_backward(offset: float, residuals, cotangent: Array):
-    logits, beta = residuals
-    exponential = jnp.exp(logits)
-    alpha = jnp.maximum(exponential + offset, jnp.finfo(logits.dtype).tiny)
-    (total, gaps), (target_total, target_gaps) = _total_and_gaps(alpha), _total_and_gaps(beta)
-    # E[ln pi] under alpha less the same under beta, grouped by distribution or by argument, whichever has the smaller parts
-    own, target = special.digamma_difference(total, alpha, gaps), special.digamma_difference(target_total, beta, target_gaps)
-    classes = special.digamma_difference(alpha, beta)
-    totals = special.digamma_difference(total, target_total, reduce.class_sum(alpha - beta)[..., None])
-    by_argument = jnp.maximum(jnp.abs(classes), jnp.abs(totals)) < jnp.maximum(own, target)
-    slope = jnp.where(by_argument, classes - totals, target - own)
-    return cotangent[..., None] * exponential * slope, jnp.zeros_like(beta)
-
-
-_divergence.defvjp(_divergence_forward, _divergence_backward)
+    possible = jnp.isfinite(precision)
+    if target_offset == 0:
+        possible = possible & (precision > 0) & ~jnp.isneginf(log_probs).any(-1)
+    safe = jnp.where(possible[..., None], log_probs, -math.log(logits.shape[-1]))
+    divergence = proxy_forward.divergence(
+        jnp.where(possible[..., None], logits, 0), safe, jnp.where(possible, precision, 1), offset, target_offset
+    )
+    return jnp.where(possible, divergence, jnp.inf)
 
 
 def _checked(logits, target: ProxyTarget, max_concentration: float | None, offset: float) -> tuple[Array, Array, Array]:

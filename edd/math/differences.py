@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from edd.math import coefficients
 from edd.math.polygamma import _floor, _trigamma, bits, horner_difference, promote
+from edd.math.reduce import class_sum
 from edd.math.remainders import _log_minus_digamma, _x_trigamma_minus_one
 from edd.typing import Array, ArrayLike, Float
 
@@ -128,6 +129,26 @@ def _bregman_jvp(primals, tangents):
     x_tangent, y_tangent, _ = tangents
     slope = -(difference / x) * (1 + _x_trigamma_minus_one(x)) * x_tangent - _digamma_difference(x, y, -difference) * y_tangent
     return _bregman(x, y, difference), slope
+
+
+def _rise_past_largest(x: Array, y: Array) -> tuple[Array, Array, Array]:
+    """R(x_0, y_0) - R(x_c, y_c) where class c holds nearly all of both totals; R is `log_gamma_bregman_remainder`.
+
+    Returns (dominant [*B, 1], leads [*B, K], rise [*B, 1]): where there is such a class, which it is, and the difference, by Simpson's
+    rule on the derivative of R: subtracting the two would lose what is left.
+    """
+    x_top, y_top = jnp.max(x, -1, keepdims=True), jnp.max(y, -1, keepdims=True)
+    leads = (x == x_top) & (y == y_top)
+    x_gap, y_gap = (class_sum(jnp.where(leads, 0, values))[..., None] for values in (x, y))
+    share = 1e-3 if bits(x) == 64 else 3e-2
+    dominant = (x_gap < share * x_top) & (y_gap < share * y_top) & (jnp.sum(leads, -1, keepdims=True) == 1)
+    dominant = dominant & (jnp.abs(y_top - x_top) > 0.25 * x_top)  # near ones have a small R, and their differences would cancel here
+    rise = jnp.zeros_like(x_top)
+    for weight, part in ((1 / 6, 0.0), (2 / 3, 0.5), (1 / 6, 1.0)):
+        u, v = x_top + part * x_gap, y_top + part * y_gap
+        along_x = (v - u) * (x_gap / u) * _x_trigamma_minus_one(u)
+        rise = rise + weight * (y_gap * (_log_minus_digamma(u) - _log_minus_digamma(v)) - along_x)
+    return dominant, leads, rise
 
 
 def _pair(x: ArrayLike, y: ArrayLike, difference: ArrayLike | None, default) -> tuple[Array, Array, Array]:

@@ -208,6 +208,27 @@ def test_log_prob(size):
     assert np.allclose(slopes[1], a - 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("excess", [1e-5, -1e-5, 3e-3, -0.2])
+def test_two_classes_near_the_uniform_density(excess):
+    """Entropy and log-density vanish there: 1e-7 absolute, which the parts of the general form (of order 1) do not give."""
+    concentration = np.array([1 + excess, 1 + 0.7 * excess], np.float32)
+    log_probs = np.array(jax.nn.log_softmax(np.array([0.3, -0.4], np.float32)))
+    a = Counted(concentration, (1, 1), np.float32)
+    true = entropy(a)[0]
+    assert abs(float(dirichlet.entropy(concentration)) - float(true)) <= 1e-7 + 1e-5 * abs(float(true))
+    true = log_density(concentration, log_probs)
+    assert abs(float(dirichlet.log_prob(concentration, log_probs)) - float(true)) <= 1e-7 + 1e-5 * abs(float(true))
+
+
+@pytest.mark.parametrize(
+    "p, q", [((1.0, 1e-4), (1e8, 1e-4)), ((1e4, 1e-4), (1e8, 1e-4)), ((1e8, 1e-4), (1e4, 1e-4)), ((0.3, 8e-3), (1e6, 3e-3))]
+)
+def test_kl_where_one_class_holds_nearly_all_of_both(p, q):
+    p, q = np.array(p, np.float32), np.array(q, np.float32)
+    true = divergence(Counted(p, (1, 1), np.float32), Counted(q, (1, 1), np.float32))[0]
+    np.testing.assert_allclose(dirichlet.kl_divergence(p, q), float(true), rtol=1e-5)
+
+
 def test_log_prob_at_zero_probabilities():
     corner = jnp.array([0.0, -jnp.inf])
     for last, expected in ((1.0, np.log(2.0)), (0.5, np.inf), (2.0, -np.inf)):

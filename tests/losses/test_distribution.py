@@ -171,6 +171,14 @@ def test_extreme_logits_never_give_nan():
             assert not np.isnan(value) and not np.isnan(slope).any(), (row, g)
 
 
+def test_gradients_beyond_the_largest_number_are_infinite():
+    slope = jax.jit(jax.grad(distribution.end2_from_mean_log_probs))
+    beyond = slope(jnp.array([200.0, 0.0]), jnp.array([-0.25, -1.5]))
+    assert np.isposinf(beyond[0]) and np.isfinite(beyond[1])
+    within = slope(jnp.array([89.0, 0.0]), jnp.array([-0.01, -4.6]))  # e^89 overflows, a hundredth of it does not
+    np.testing.assert_allclose(within[0], np.float64(np.float32(0.01)) * np.exp(89.0), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -210,6 +210,49 @@ def test_forward_kl_is_accurate_in_float32(offset, target_offset):
             assert in_tolerances(got, exact, max(1e-5 * size, mp.mpf("1e-6")), limit) <= 1, (rows[i], got, mp.nstr(exact, 9))
 
 
+FORWARD_EXTREMES = {  # logits, unnormalised target log-probabilities, precision
+    "equal means, one huge": ((80.0,) * 4, (0.0,) * 4, 1e12),
+    "equal means, close": ((14.91, 14.91, 14.91, 14.91), (0.0,) * 4, 1.2e7),
+    "near its optimum": ((18.1979, 16.8116, 9.9, 9.9), (-0.22314, -1.6094, -8.5, -8.5), 1e8),
+    "target underflows": ((60.0, 40.0, -60.0, -60.0), (0.0, -20.0, -120.0, -120.0), 1.0),
+    "one class dominates both": ((80.0, -80.0, -80.0, -80.0), (0.0, -30.0, -30.0, -30.0), 1e-4),
+    "another class dominates": ((80.0, -50.0, 0.0, 0.0), (-60.0, 0.0, -9.0, -9.0), 1e8),
+}
+
+
+@pytest.mark.parametrize("offset, target_offset", [(1.0, 1.0), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0)])
+def test_forward_kl_of_extreme_and_nearly_equal_dirichlets(offset, target_offset):
+    z, log_probs, precision = (np.array(column, np.float32) for column in zip(*FORWARD_EXTREMES.values()))
+    log_probs = np.array(jax.nn.log_softmax(log_probs))
+    target = proxy.ProxyTarget(log_probs, precision)
+    loss, pullback = jax.vjp(jax.jit(lambda z: proxy.forward_kl(z, target, offset, target_offset)), z)
+    slope = pullback(jnp.ones_like(loss))[0]
+    limit = float(np.finfo(np.float32).max)
+    for i, name in enumerate(FORWARD_EXTREMES):
+        with mp.workdps(100):
+            value, slopes, sizes = oracle_forward(z[i], log_probs[i], mp.mpf(float(precision[i])), mp.mpf(offset), mp.mpf(target_offset))
+        assert in_tolerances(loss[i], value, 1e-5 * value + 1e-7, limit) <= 1, (name, loss[i], mp.nstr(value, 9))
+        for got, exact, size in zip(slope[i], slopes, sizes):
+            assert in_tolerances(got, exact, max(1e-5 * size, mp.mpf("1e-6")), limit) <= 1, (name, got, mp.nstr(exact, 9))
+
+
+def test_forward_kl_over_very_many_classes_where_the_total_overflows():
+    num_classes = 32_000
+    target = proxy.ProxyTarget(jnp.full(num_classes, -jnp.log(num_classes)), jnp.array(1e9))
+    loss, slope = jax.value_and_grad(proxy.forward_kl)(jnp.full(num_classes, 80.0), target)  # alpha_0 = 2e39
+    with mp.workdps(100):
+        a, b = mp.exp(80) + 1, mp.mpf(10**9) / num_classes + 1
+    value = forward_of_equal_classes(a, b, num_classes)
+    np.testing.assert_allclose(loss, float(value), rtol=1e-5)
+    assert np.isfinite(slope).all()
+
+
+def forward_of_equal_classes(a, b, count):
+    with mp.workdps(100):
+        value = mp.loggamma(count * b) - mp.loggamma(count * a) + count * (mp.loggamma(a) - mp.loggamma(b))
+        return value + count * (b - a) * (mp.psi(0, b) - mp.psi(0, count * b))
+
+
 # --- the tables ---
 
 
