@@ -165,7 +165,8 @@ def _forward(logits: Array, log_probs: Array, precision: Array, offset: float, t
     close = ratios.alpha * _excess(jnp.where(near, v, 0))
     apart = ratios.beta / ratios.beta_total * ratios.total * jnp.exp(ratios.shift) - ratios.alpha * (1 + v)
     value = _remainder_sum(ratios) + class_sum(jnp.where(near, close, apart))
-    return jnp.maximum(value, 0), (logits, log_probs, precision)
+    beyond = jnp.isinf(ratios.alpha).any(-1)  # e^z passes the largest number
+    return jnp.where(beyond, jnp.inf, jnp.maximum(value, 0)), (logits, log_probs, precision)
 
 
 def _total_and_gaps(concentration: Array) -> tuple[Array, Array]:
