@@ -99,7 +99,11 @@ def _ratios(logits: Array, log_probs: Array, precision: Array, offset: float, ta
     near = jnp.abs(grown) <= SMALL
     close = (offset - target_offset) - exponential * jnp.expm1(jnp.where(near, grown, 0))
     # e^z - 1 is exact near z = 0, where e^z may cancel with a target offset
-    apart = jnp.where(jnp.abs(logits) < 1, jnp.expm1(jnp.clip(logits, -1, 1)) + ((1 + offset - target_offset) - bare), alpha - beta)
+    apart = jnp.where(
+        jnp.abs(logits) < 1,
+        jnp.expm1(jnp.clip(logits, -1, 1)) + ((1 + offset - target_offset) - bare),
+        (offset - target_offset) + (exponential - bare),
+    )
     difference = jnp.where(near, close, apart)
 
     shift = jnp.maximum(jnp.max(logits, -1, keepdims=True) - CEILING, 0)

@@ -247,6 +247,15 @@ def test_forward_kl_over_very_many_classes_where_the_total_overflows():
     assert np.isfinite(slope).all()
 
 
+def test_forward_kl_where_the_offsets_hold_nearly_all_of_both():
+    """alpha - beta = 1e-3 beside 1, in many classes that all round alike."""
+    target = proxy.ProxyTarget(np.full(32_000, -np.log(32_000), np.float32), jnp.array(30.0))
+    loss = proxy.forward_kl(jnp.full(32_000, -30.0), target)
+    with mp.workdps(100):
+        value = forward_of_equal_classes(1 + mp.exp(-30), 1 + mp.mpf(30) / 32_000, 32_000)
+    np.testing.assert_allclose(loss, float(value), rtol=1e-5)
+
+
 def forward_of_equal_classes(a, b, count):
     with mp.workdps(100):
         value = mp.loggamma(count * b) - mp.loggamma(count * a) + count * (mp.loggamma(a) - mp.loggamma(b))
