@@ -29,7 +29,11 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if flags.FLAGS.is_parsed() and _TRACEBACK.value:
             raise
-        words = f"unknown config key {error.args[0]}" if isinstance(error, KeyError) else str(error)
+        words = (
+            f"unknown config key {error.args[0]} (only keys that the config file holds can be changed here)"
+            if isinstance(error, KeyError)
+            else str(error)
+        )
         lines = [line.strip() for line in str(words).replace("\\n", "\n").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if "Error: " in line), " ".join(lines))
         sys.exit(f"error: {told[:1000]}")

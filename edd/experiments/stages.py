@@ -192,7 +192,7 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
             values = np.asarray(losses(*weights, host.state, batch))
             total += (values * batch["mask"]).sum(-1)
             count += batch["mask"].sum()
-        return {"loss": float((total / count)[host.alive].mean())}
+        return {"loss": float((total / count)[host.alive].mean()) if host.alive.any() else float("nan")}
 
     return evaluate
 

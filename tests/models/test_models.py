@@ -192,6 +192,8 @@ def test_half_precision_keeps_parameters_and_logits_in_float32(name):
     [
         (lambda: mlp.make(0), "num_classes must be at least 1"),
         (lambda: mlp.make(3, widths=(8, 0)), "widths must be at least 1"),
+        (lambda: mlp.make(3, widths=8), "widths must be a list of integers, got 8"),
+        (lambda: mlp.make(3, widths=(8, 4.5)), "widths must be a list of integers"),
         (lambda: mlp.make(3, dropout=1.0), r"dropout must lie in \[0, 1\)"),
         (lambda: mlp.make(3, activation="swish"), "gelu, relu, tanh, got 'swish'"),
         (lambda: cnn.make(3, channels=(4,)), "same length"),

@@ -19,8 +19,13 @@ def activation(name: str) -> Callable:
 
 
 def positive_integers(name: str, values: tuple[int, ...], *, minimum: int = 1) -> tuple[int, ...]:
-    """`values` as a tuple of integers; ValueError unless each is at least `minimum`."""
-    checked = tuple(int(value) for value in values)
+    """`values` as a tuple of integers; ValueError unless they are integers of at least `minimum`."""
+    try:
+        checked = tuple(int(value) for value in values)
+    except (TypeError, ValueError):
+        checked = None
+    if checked is None or checked != tuple(values):
+        raise ValueError(f"{name} must be a list of integers, got {values!r}")
     if any(value < minimum for value in checked):
         raise ValueError(f"{name} must be at least {minimum}, got {checked}")
     return checked
