@@ -13,7 +13,6 @@ Command: python launch/run.py --config configs/spirals.py:arms=10,seed=0 --workd
 from ml_collections import ConfigDict
 
 NOISE = {3: 0.2, 6: 0.1, 10: 0.05, 20: 0.025}
-BATCH_SIZE = {3: 64, 6: 64, 10: 128, 20: 128}  # of the students: the fewer points, the more steps an epoch
 PAPER = {  # arms -> row -> table 5 (error) and table 6 (median precision)
     3: {"Single": (0.0148, None), "EnD2": (0.0198, 278.7), "proxy_reverse": (0.0122, 4413.5), "Ensemble": (0.011, 14350.7)},
     6: {"Single": (0.0193, None), "EnD2": (0.0238, 13.6), "proxy_reverse": (0.0157, 2791.2), "Ensemble": (0.016, 10275.9)},
@@ -51,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
         limit = 300 if stability else 0
         return {
             "method": method,
-            "training": training(600.0, 3e-3, BATCH_SIZE[arms], layer_norm, limit),
+            "training": training(900.0, 3e-3, 128, layer_norm, limit),
             "options": options,
             "seeds": 50 if stability else 1,
         }
