@@ -36,10 +36,13 @@ def get_config(arg: str = "") -> ConfigDict:
     unknown = set(given) - {"arms", "seed", "raw", "layer_norm", "stability", "smoke"}
     if unknown:
         raise ValueError(f"unknown argument {sorted(unknown)}: known are arms=N, seed=N, raw, layer_norm, stability, smoke")
-    arms = int(given.get("arms", 3))
+    numbers = {name: given.get(name, default) for name, default in (("arms", "3"), ("seed", "0"))}
+    if not all(number.isdigit() for number in numbers.values()):
+        raise ValueError(f"arms and seed must be whole numbers, got {numbers}")
+    arms, seed = int(numbers["arms"]), int(numbers["seed"])
     if arms not in NOISE:
         raise ValueError(f"arms must be one of {sorted(NOISE)}, got {arms}")
-    seed, raw, layer_norm = int(given.get("seed", 0)), "raw" in given, "layer_norm" in given
+    raw, layer_norm = "raw" in given, "layer_norm" in given
     source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points": 1000, "seed": seed}
     ring = dict(source)
     source["test_points"] = 4000
