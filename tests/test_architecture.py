@@ -35,7 +35,20 @@ ONLY_IN = {  # third-party package -> the places that may import it
 }
 NEVER = {"tensorflow", "clu", "tensorflow_probability"}
 INSIDE_FUNCTIONS = {"edd/metrics/sequence.py": {"jiwer", "sacrebleu"}}
-TOP_LEVEL = {"edd", "configs", "launch", "tests", "colabs", "docs", ".ci", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"}
+TOP_LEVEL = {
+    "edd",
+    "configs",
+    "launch",
+    "tests",
+    "colabs",
+    "docs",
+    ".ci",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    ".gitignore",
+}
 MUTABLE = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
 MUTATORS = {"append", "extend", "insert", "add", "update", "setdefault", "pop", "popitem", "remove", "discard", "clear"}
 
