@@ -9,14 +9,13 @@ Command: python launch/run.py --config configs/mnist.py --workdir runs/mnist --d
 from ml_collections import ConfigDict
 
 
-def training(epochs: float, **options) -> dict:
+def training(epochs: float) -> dict:
     return {
         "model": {"name": "cnn", "options": {"batch_norm": True}},
         "optimizer": {"name": "adam", "learning_rate": 3e-3, "schedule": "one_cycle"},
         "epochs": epochs,
         "batch_size": 128,
         "checkpoint_every": 500,
-        **options,
     }
 
 
@@ -29,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "seed": 0,
             "smoke": arg == "smoke",
             "data": {"name": "mnist", "ood": {"fashion_mnist": {}, "kmnist": {}}},
-            "ensemble": {"num_members": 10, "training": training(5.0, augment="crop", augment_padding=2)},
+            "ensemble": {"num_members": 10, "training": training(5.0)},
             "students": {
                 "EnD": {"method": "end", "seeds": 3, "training": training(20.0)},
                 "EnD2": {

@@ -111,7 +111,14 @@ def test_online_and_cached_targets_train_the_same_student():
 
 
 def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
-    training = {**TRAINING, "keep": "best", "checkpoint_every": 1, "max_steps": 6, "optimizer": {"name": "sgd", "learning_rate": 1.0}}
+    training = {
+        **TRAINING,
+        "keep": "best",
+        "checkpoint_every": 1,
+        "epochs": 3.0,
+        "max_steps": 6,
+        "optimizer": {"name": "sgd", "learning_rate": 1.0},
+    }
     spec = config(ensemble={"num_members": 2, "training": training}, students={})
     spec["data"] = {**spec["data"], "validation": 0.3}
     whole = settings.from_dict(settings.Settings, spec)

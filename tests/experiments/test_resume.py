@@ -38,6 +38,7 @@ KILLS = 3
 
 def start(tmp_path, name):
     command = [sys.executable, str(ROOT / "launch" / "run.py"), "--config", str(tmp_path / "config.py"), "--noprogress"]
+    command.append(f"--compilation_cache={tmp_path / 'compiled'}")
     return subprocess.Popen([*command, "--workdir", str(tmp_path / name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
