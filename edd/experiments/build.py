@@ -100,7 +100,7 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
     spec = settings.data
     info = sources.info(spec.name, **spec.options)
     if settings.smoke:
-        splits = {name: sources.smoke(info, 64, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
+        splits = {name: sources.smoke(info, 40, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
     else:
         load = functools.partial(sources.load, data_dir=data_dir or spec.data_dir)
         splits = {
@@ -147,7 +147,7 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
     def small(training):
         options = {**training.model.options, **SMOKE_OPTIONS.get(training.model.name, {})}
         model = dataclasses.replace(training.model, options=options)
-        batch_size = min(training.batch_size, 16)
+        batch_size = min(training.batch_size, 8)
         return dataclasses.replace(training, model=model, batch_size=batch_size, epochs=1.0, max_steps=2, strategy="vmap", keep="last")
 
     students = {

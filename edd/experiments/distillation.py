@@ -141,7 +141,7 @@ def make_rows(
         for position, seed in enumerate(student.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
             rows.append(Row(name, int(seed), mine, predict.num_parameters(*one)))
-    costs = predict.costs(functions, inputs["test"][: min(1000, len(inputs["test"]))])
+    costs = predict.costs(functions, inputs["test"][: min(1000, len(inputs["test"]))], repeats=1 if settings.smoke else 7)
     sizes = {"Single": size, "Ensemble": size * len(teacher.alive), "Proxy Dirichlet": size * len(teacher.alive)}
     return [
         row._replace(

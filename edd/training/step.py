@@ -99,7 +99,8 @@ def make_train_step(
     """
     meshes.check_divides(mesh, num_replicas, batch_size)
     _check(distiller, ema_decay, strategy)
-    one = _ReplicaStep(model, distiller, optimizer, preprocess, augment, None if online_targets is None else online_targets[0], ema_decay)
+    teacher_model = None if online_targets is None else online_targets[0]
+    one = _ReplicaStep(model, distiller, optimizer, preprocess, augment, teacher_model, ema_decay, strategy)
     local = num_replicas // mesh.shape[meshes.MEMBER]
 
     def body(state, batch, key, teacher):
@@ -143,6 +144,7 @@ class _ReplicaStep:
     augment: Callable | None
     teacher_model: Model | None
     ema_decay: float | None
+    strategy: str
 
     def __call__(self, state: TrainState, batch: dict, replica: Array, now: Array, key: Key, teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(key, now), replica)
@@ -180,7 +182,7 @@ class _ReplicaStep:
             if "targets" not in batch:
                 raise ValueError('the method needs targets: give online_targets, or a batch with "targets"')
             return inputs, batch["targets"]
-        logits = members.apply(self.teacher_model, teacher, inputs).logits
+        logits = members.apply(self.teacher_model, teacher, inputs, strategy=self.strategy).logits
         return inputs, jax.lax.stop_gradient(self.distiller.targets(logits))
 
     def update(self, state: TrainState, inputs: Array, targets: PyTree, now: Array) -> TrainState:
