@@ -72,6 +72,12 @@ def softmax_prediction(logits: Array) -> Prediction:
     return Prediction(log_probs=log_probs, total=entropy, data=entropy)
 
 
+def predict_softmax(outputs, params: PyTree, state: PyTree, key) -> Prediction:
+    """`predict` of the methods whose student is a plain softmax network."""
+    del params, state, key
+    return softmax_prediction(outputs.logits)
+
+
 def dirichlet_prediction(logits: Array, offset: float = 0.0) -> Prediction:
     """Prediction of a Prior Network with concentration exp(z) + `offset`; probabilities are softmax(z) whatever the offset.
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from edd.distillers.base import Distiller, no_parameters, softmax_prediction
+from edd.distillers.base import Distiller, no_parameters, predict_softmax
 from edd.distributions import categorical
 from edd.math.reduce import log_mean_exp
 
@@ -43,14 +43,10 @@ def make(num_members: int, num_classes: int, *, temperature: float = 1.0) -> Dis
         del params, state, labels, key
         return temperature**2 * categorical.kl_divergence(targets, jax.nn.log_softmax(outputs.logits / temperature))
 
-    def predict(outputs, params, state, key):
-        del params, state, key
-        return softmax_prediction(outputs.logits)
-
     return Distiller(
         student=lambda make_backbone: make_backbone(num_classes),
         init=no_parameters,
         targets=targets,
         loss=loss,
-        predict=predict,
+        predict=predict_softmax,
     )

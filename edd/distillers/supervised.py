@@ -1,6 +1,6 @@
 """Training on labels: how ensemble members, and students without teachers, are made."""
 
-from edd.distillers.base import Distiller, no_parameters, softmax_prediction
+from edd.distillers.base import Distiller, no_parameters, predict_softmax
 from edd.losses import supervised
 
 
@@ -31,14 +31,10 @@ def make(num_members: int, num_classes: int, *, smoothing: float = 0.0) -> Disti
         del targets, params, state, key
         return supervised.label_smoothed_cross_entropy(outputs.logits, labels, smoothing)
 
-    def predict(outputs, params, state, key):
-        del params, state, key
-        return softmax_prediction(outputs.logits)
-
     return Distiller(
         student=lambda make_backbone: make_backbone(num_classes),
         init=no_parameters,
         targets=None,
         loss=loss,
-        predict=predict,
+        predict=predict_softmax,
     )
