@@ -9,16 +9,17 @@ convolutions on CPU, where a batched convolution becomes a slow grouped one; com
 only the convolutions unrolled: half the compile time of "unroll", one collective for all members, a little slower) and `"scan"`
 (`lax.map`: one copy of the code, for many members at bounded compile time and memory; very slow around convolutions on CPU).
 
-Measured on two busy CPU cores, medians of 7 interleaved runs: one Adam step of M = 5 members, wall time as a multiple of the plain
-Python loop over jitted single-member steps, then seconds to compile. In processor time, which other work on the machine distorts
-less, the CNN's unrolled and lockstep forms cost 1.03 and 1.02 times the loop, the lockstep form with BatchNorm 1.57 times.
+Measured on two idle CPU cores (jax 0.10.2), medians of 11 interleaved runs: one Adam step of M members, wall time as a multiple of
+the plain Python loop over jitted single-member steps (dense nets: 7 runs on busy cores). Compiling the CNNs takes "unroll" two to four
+times as long as "lockstep" (8 s against 2 s for ten members).
 
-| net, batch | loop | vmap | unroll | lockstep |
+| net, members x batch | loop | vmap | unroll | lockstep |
 |---|---|---|---|---|
-| MLP 64-64, 128 | 1.30 ms | 0.64, 4 s | 0.87, 10 s | as vmap |
-| MLP 512-512, 128 | 25 ms | 1.03, 1 s | 0.91, 4 s | as vmap |
-| CNN 28x28, 64 | 28 ms | 4.60, 4 s | 1.32, 19 s | 1.56, 12 s |
-| CNN with BatchNorm, 64 | 67 ms | 2.98, 10 s | 1.47, 49 s | 1.83, 19 s |
+| MLP 64-64, 5 x 128 | 1.30 ms | 0.64 | 0.87 | as vmap |
+| MLP 512-512, 5 x 128 | 25 ms | 1.03 | 0.91 | as vmap |
+| CNN 28x28, 5 x 64 | 15 ms | 2.70 | 1.06 | 0.98 |
+| CNN with BatchNorm, 5 x 64 | 19 ms | 2.63 | 0.89 | 0.92 |
+| CNN with BatchNorm, 10 x 128 | 76 ms | - | 1.10 | 1.23 |
 """
 
 from collections.abc import Callable, Sequence
