@@ -186,6 +186,8 @@ def markdown_page(found: dict, drawn: Sequence[Drawn]) -> str:
         parts += ["## Figures", *(f"![{each.caption}]({FIGURES}/{each.name}.png)\n\n{each.caption}" for each in drawn)]
     for table in tables.all_tables(found):
         parts += [f"## {table.title}", html.table_markdown(table)]
+        if any(cell.interval for row in table.rows for cell in row):
+            parts += ["Bootstrap intervals:", html.table_markdown(table, intervals=True)]
     parts += ["## Conventions", "\n".join(f"- **{name}**: {text}" for name, text in found["conventions"].items())]
     parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in _run_information(found).items())]
     parts += ["```json\n" + json.dumps(results.encode(_settings(found)), indent=1) + "\n```"]
@@ -226,6 +228,17 @@ def _notes(found: dict) -> list[str]:
             listed = ", ".join(f"{replica} at step {step}" for replica, step in steps.items())
             where = f" (run {index})" if len(runs) > 1 else ""
             notes.append(f"{name}{where}: not finite and left out from there on: replica {listed}")
+    return notes + _twins(found.get("runs") or [])
+
+
+def _twins(runs: list[dict]) -> list[str]:
+    """A line for each run with the settings, seed included, of an earlier one: other data, or the same work counted twice."""
+    first: dict[str, int] = {}
+    notes = []
+    for index, each in enumerate(runs):
+        earlier = first.setdefault(json.dumps(results.encode(each["settings"]), sort_keys=True), index)
+        if earlier != index:
+            notes.append(f"Run {index} has the settings and the seed of run {earlier}: counted as a further seed, right only if their data differ.")
     return notes
 
 

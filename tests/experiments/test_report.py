@@ -179,6 +179,16 @@ def test_diverged_student_is_reported(make_rows, tmp_path, monkeypatch):
     json.loads((tmp_path / "results.json").read_text(), parse_constant=lambda constant: pytest.fail(constant))
 
 
+def test_runs_of_one_seed_are_named(make_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw", lambda *_: [])
+    for name, seed, rows_seed in (("a", 0, 0), ("b", 1, 1), ("c", 0, 2)):
+        rows, labels = make_rows(num_test=16, num_out=8, seeds=1, seed=rows_seed)
+        report.finish(tmp_path / name, rows, labels, num_resamples=0, settings={"name": "x", "seed": seed})
+    for names, said in (("ab", False), ("abc", True)):
+        report.render([tmp_path / name for name in names], tmp_path / "out")
+        assert ("Run 2 has the settings and the seed of run 0" in (tmp_path / "out" / "report.md").read_text()) is said
+
+
 def test_a_smoke_run_says_that_its_numbers_mean_nothing(make_rows, tmp_path, monkeypatch):
     rows, labels = make_rows(num_test=16, num_out=8, seeds=1)
     monkeypatch.setattr(report, "draw", lambda *_: [])
