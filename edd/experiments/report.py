@@ -238,7 +238,8 @@ def _twins(runs: list[dict]) -> list[str]:
     for index, each in enumerate(runs):
         earlier = first.setdefault(json.dumps(results.encode(each["settings"]), sort_keys=True), index)
         if earlier != index:
-            notes.append(f"Run {index} has the settings and the seed of run {earlier}: counted as a further seed, right only if their data differ.")
+            told = f"Run {index} has the settings and the seed of run {earlier}"
+            notes.append(f"{told}: counted as a further seed, which is right only if their data differ.")
     return notes
 
 
