@@ -8,6 +8,8 @@
 | `detection` | scores [N], is_positive [N] | `auroc`, `aupr`, `fpr_at_tpr`, `roc_curve` |
 | `rejection` | uncertainty [N], errors [N] in [0, 1] | `aurc`, `e_aurc`, `augrc`, `prediction_rejection_ratio`, |
 |             |                                           | `risk_coverage_curve`, `rejection_curve`, `uncertainty_quantile_curve` |
+| `regression` | means, variances [S, N], targets [N] | `rmse`, `gaussian_mixture_nll`, `gaussian_mixture_crps`, `ensemble_crps`, |
+|              |                                        | `interval_coverage`, `gaussian_mixture_quantile` |
 | `fidelity` | ensemble [N], student [N] | `rank_correlation`, `mean_error`, `mean_absolute_error`, |
 |            |                           | `ratio_of_means`, `mean_kl`, `agreement`, `summary` |
 | `bootstrap` | any of the scalars above | `interval`, `paired_difference`, `draw`, `replicates` |
@@ -24,6 +26,6 @@ One set of rules for all of them:
   R resamples at once.
 """
 
-from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, rejection
+from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, regression, rejection
 
-__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "rejection"]
+__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "regression", "rejection"]
