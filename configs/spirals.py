@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"arms must be one of {sorted(NOISE)}, got {arms}")
     raw, layer_norm = "raw" in given, "layer_norm" in given
     source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points": 1000, "seed": seed}
-    ring = dict(source)
+    ring = {**source, "noise": 1.0}  # an absolute standard deviation of its radius, in the spirals' own unit
     source["test_points"] = 4000
     clip = {"max_concentration": 1e8} if raw else {}
     stability = "stability" in given
@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
         limit = 300 if stability else 0
         return {
             "method": method,
-            "training": training(900.0, 3e-3, 128, layer_norm, limit),
+            "training": training(600.0, 3e-3, 128, layer_norm, limit),
             "options": options,
             "seeds": 50 if stability else 1,
         }
