@@ -80,7 +80,11 @@ def run(given: dict) -> None:
     inputs, member_logits = given.pop("inputs"), given.pop("member_logits")
     if test[0] is not None:
         sets = {"test": tuple(test[:2]), **outside}
-        shapes = {"input_shape": inputs.shape[1:], "num_classes": member_logits.shape[-1] if member_logits.ndim else 0}
+        shapes = {
+            "input_shape": inputs.shape[1:],
+            "dtype": inputs.dtype,
+            "num_classes": member_logits.shape[-1] if member_logits.ndim else 0,
+        }
         arrays.member_logits_of(member_logits, given["kind"])
         arrays.check_test(sets, test[2], kind=given["kind"], **shapes)
     student = arrays.distill(inputs, member_logits, progress=True, **given)

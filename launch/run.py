@@ -29,17 +29,24 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as error:
         if flags.FLAGS.is_parsed() and _TRACEBACK.value:
             raise
-        words = (
-            f"unknown config key {error.args[0]} (only keys that the config file holds can be changed here)"
-            if isinstance(error, KeyError)
-            else str(error)
-        )
-        lines = [line.strip() for line in str(words).replace("\\n", "\n").splitlines() if line.strip()]
+        lines = [line.strip() for line in words_of(error, argv).replace("\\n", "\n").splitlines() if line.strip()]
         told = next((line for line in reversed(lines) if "Error: " in line), " ".join(lines))
         sys.exit(f"error: {told[:1000]}")
     if len(left) > 1:
         sys.exit(f"error: unexpected arguments {left[1:]}: every option is a flag, --name=value")
     return left
+
+
+def words_of(error: Exception, argv: list[str]) -> str:
+    """What an error of the flags says; ml_collections hides a key that the file does not hold in a KeyError, or in an AttributeError."""
+    inner = error.args[0] if error.args and isinstance(error.args[0], KeyError) else error
+    if not isinstance(inner, KeyError):
+        return str(error)
+    key, _, hint = str(inner.args[0]).partition("\n")
+    name = key.strip("'\"")
+    given = (part.lstrip("-").partition("=")[0].removeprefix("config.") for part in argv[1:] if part.startswith("--config."))
+    path = next((each for each in given if name in each.split(".")), name)
+    return f"unknown config key {path!r}: a flag can change only what the config file holds; write other settings into the file. {hint}"
 
 
 def join() -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edd.typing import Array, PyTree
 from edd.uncertainty import dirichlet
@@ -62,6 +63,13 @@ class Distiller(NamedTuple):
     update_every: int = 1
     finalize: Callable = lambda model, variables, params, state: (model, variables, params, state)
     gradient_transform: Callable | None = None
+
+
+def check_sizes(num_members: int, num_classes: int) -> None:
+    """ValueError unless there is at least one member and two classes."""
+    for name, value, least in (("num_members", num_members, 1), ("num_classes", num_classes, 2)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
 def softmax_prediction(logits: Array) -> Prediction:

@@ -1,10 +1,7 @@
 """Ensemble distillation (EnD): one softmax network for the ensemble's mean prediction."""
 
-import jax
-
-from edd.distillers.base import Distiller, no_parameters, predict_softmax
-from edd.distributions import categorical
-from edd.math.reduce import log_mean_exp
+from edd.distillers.base import Distiller, check_sizes, no_parameters, predict_softmax
+from edd.losses import distillation
 
 
 def make(num_members: int, num_classes: int, *, temperature: float = 1.0) -> Distiller:
@@ -13,7 +10,7 @@ def make(num_members: int, num_classes: int, *, temperature: float = 1.0) -> Dis
     The targets are the tempered mean's log-probabilities [*B, K], so a cache is M times smaller than the members' logits.
 
     Args:
-      num_members: M, members behind the targets (not used: their mean is all the loss needs).
+      num_members: M, at least 1.
       num_classes: K, at least 2.
       temperature: T > 0, divides both sides' logits.
 
@@ -21,7 +18,7 @@ def make(num_members: int, num_classes: int, *, temperature: float = 1.0) -> Dis
       A `Distiller`; its predictions have total = data uncertainty and no knowledge measures.
 
     Raises:
-      ValueError: if `temperature` is not above 0.
+      ValueError: if M or K is too small or `temperature` is not above 0.
 
     References:
       Hinton, Vinyals & Dean 2015; Malinin, Mlodozeniec & Gales 2020, eq. 5.
@@ -32,16 +29,16 @@ def make(num_members: int, num_classes: int, *, temperature: float = 1.0) -> Dis
       >>> distiller.targets(jnp.array([[[0.0, 0.0]], [[0.0, 0.0]]])).shape
       (1, 2)
     """
-    del num_members
+    check_sizes(num_members, num_classes)
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
 
     def targets(member_logits):
-        return log_mean_exp(jax.nn.log_softmax(member_logits / temperature))
+        return distillation.log_mean_probs(member_logits, temperature)
 
     def loss(outputs, targets, params, state, labels, key):
         del params, state, labels, key
-        return temperature**2 * categorical.kl_divergence(targets, jax.nn.log_softmax(outputs.logits / temperature))
+        return distillation.end_from_log_mean_probs(outputs.logits, targets, temperature)
 
     return Distiller(
         student=lambda make_backbone: make_backbone(num_classes),

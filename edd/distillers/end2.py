@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller, dirichlet_prediction, no_parameters
+from edd.distillers.base import Distiller, check_sizes, dirichlet_prediction, no_parameters
 from edd.losses import distribution
 
 VARIANTS = ("both", "teacher_only", "student_only", "reverse")
@@ -44,7 +44,7 @@ def make(
       A `Distiller` with all five measures and a precision; its state holds the temperature when annealed.
 
     Raises:
-      ValueError: if an option lies outside its range.
+      ValueError: if M or K is too small, or an option lies outside its range.
 
     References:
       Malinin, Mlodozeniec & Gales 2020, eqs. 8-12.
@@ -53,7 +53,7 @@ def make(
       >>> make(10, 3, initial_temperature=10.0, hold_steps=30, decay_steps=30).init(None)[1]["temperature"].item()
       10.0
     """
-    del num_members
+    check_sizes(num_members, num_classes)
     _check(offset, target_smoothing, initial_temperature, hold_steps, decay_steps, variant, predict_offset)
     annealed = initial_temperature != 1.0
 

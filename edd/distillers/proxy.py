@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller, dirichlet_prediction, no_parameters
+from edd.distillers.base import Distiller, check_sizes, dirichlet_prediction, no_parameters
 from edd.losses import proxy
 
 
@@ -42,7 +42,7 @@ def make(
       A `Distiller` with all five measures and a precision.
 
     Raises:
-      ValueError: for an unknown direction, estimator or prior, or a negative offset.
+      ValueError: if M or K is too small, for an unknown direction, estimator or prior, or a negative offset.
 
     References:
       Ryabinin, Malinin & Gales 2021, eqs. 11-17.
@@ -53,7 +53,7 @@ def make(
       >>> bool(jnp.isinf(target.precision[0]))  # identical members
       True
     """
-    del num_members
+    check_sizes(num_members, num_classes)
     for name, value in (("offset", offset), ("target_offset", target_offset), ("predict_offset", predict_offset)):
         if value < 0:
             raise ValueError(f"{name} must be >= 0, got {value}")

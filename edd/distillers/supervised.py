@@ -1,6 +1,6 @@
 """Training on labels: how ensemble members, and students without teachers, are made."""
 
-from edd.distillers.base import Distiller, no_parameters, predict_softmax
+from edd.distillers.base import Distiller, check_sizes, no_parameters, predict_softmax
 from edd.losses import supervised
 
 
@@ -16,7 +16,7 @@ def make(num_members: int, num_classes: int, *, smoothing: float = 0.0) -> Disti
       A `Distiller` whose `targets` is None.
 
     Raises:
-      ValueError: if `smoothing` lies outside [0, 1].
+      ValueError: if K is too small or `smoothing` lies outside [0, 1].
 
     Examples:
       >>> distiller = make(0, 10, smoothing=0.1)
@@ -24,6 +24,7 @@ def make(num_members: int, num_classes: int, *, smoothing: float = 0.0) -> Disti
       True
     """
     del num_members
+    check_sizes(1, num_classes)
     if not 0.0 <= smoothing <= 1.0:
         raise ValueError(f"smoothing must lie in [0, 1], got {smoothing}")
 

@@ -52,6 +52,43 @@ def validate_log_probs(log_probs: Float[ArrayLike, "*B K"], name: str = "log_pro
     return array
 
 
+def validate_logits(logits: Float[ArrayLike, "*B K"], name: str = "logits") -> Float[Array, "*B K"]:
+    """Checks that logits are finite, eagerly or, under jit, through `checkify`; arguments, result and errors as `validate_log_probs`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> validate_logits(jnp.array([0.0, jnp.nan]))
+      Traceback (most recent call last):
+      ValueError: logits must be finite, got nan at index (1,)
+    """
+    array = promote(logits, name)
+    checks.classes(array, name)
+    checks.finite(array, name)
+    if not checks.is_concrete(array):
+        checkify.check(jnp.isfinite(array).all(), f"{name} must be finite")
+    return array
+
+
+def validate_labels(labels: Int[ArrayLike, "*B"], num_classes: int, name: str = "labels") -> Int[Array, "*B"]:
+    """Checks that labels are integers in [0, num_classes), eagerly or, under jit, through `checkify`.
+
+    Raises:
+      TypeError: labels that are not integers.
+      ValueError: eager labels out of range.
+      checkify.JaxRuntimeError: from `err.throw()` of a `checkify.checkify`-transformed function.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> validate_labels(jnp.array([0, 2]), 3).tolist()
+      [0, 2]
+    """
+    array = jnp.asarray(labels)
+    checks.labels(array, num_classes, name)
+    if not checks.is_concrete(array):
+        checkify.check(((array >= 0) & (array < num_classes)).all(), f"{name} must lie in [0, {num_classes})")
+    return array
+
+
 def entropy(log_probs: Float[ArrayLike, "*B K"]) -> Float[Array, "*B"]:
     """Shannon entropy -sum_k p_k ln p_k in nats, with 0 ln 0 = 0. O(K).
 

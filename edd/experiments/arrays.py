@@ -39,17 +39,27 @@ class Student(NamedTuple):
           `Prediction` with log_probs [N, K] and measures [N] in nats.
 
         Raises:
-          ValueError: inputs of another shape or not finite; a seed that does not exist.
+          ValueError: inputs of another shape, bytes for floats or the reverse, or not finite; a seed that does not exist.
         """
         split = sources.arrays(inputs)
         if split.inputs.shape[1:] != tuple(self.info.input_shape):
             raise ValueError(f"inputs must be [N, {', '.join(map(str, self.info.input_shape))}], got shape {split.inputs.shape}")
+        check_scale(split.inputs, self.info.dtype, "inputs")
         if not 0 <= seed < len(self.trained.alive):
             raise ValueError(f"seed must lie in [0, {len(self.trained.alive)}), got {seed}")
         one = jax.tree.map(lambda leaf: leaf[seed : seed + 1], self.trained[2:5])
         trained = self.trained._replace(variables=one[0], params=one[1], state=one[2])
         function = predict.first_replica_function(trained, augment.preprocess(self.info), jax.random.key(0))
         return predict.stream(function, split.inputs, batch_size, 0)
+
+
+def check_scale(inputs: np.ndarray, trained_on, name: str) -> None:
+    """ValueError if bytes meet floats: uint8 images are scaled to [0, 1] on their way into the network, floats are not."""
+    kinds = [np.dtype(inputs.dtype) == np.uint8, np.dtype(trained_on) == np.uint8]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"{name} must be {np.dtype(trained_on)} as the training inputs (only uint8 is scaled to [0, 1]), got {inputs.dtype}"
+        )
 
 
 def member_logits_of(members, kind: str = "logits", name: str = "member_logits") -> np.ndarray:
@@ -160,6 +170,9 @@ def distill(
       (4, 3)
     """
     logits = member_logits_of(member_logits, kind)
+    for name, value, least in (("seed", seed, 0), ("seeds", seeds, 1), ("batch_size", batch_size, 1)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     split = _matching(inputs, labels, logits, method)
     info = sources.describe(split, num_classes=logits.shape[-1])
     training = settings.Training(
@@ -247,7 +260,8 @@ def report_fidelity(
     """
     sets = {"test": (inputs, member_logits), **(out_of_distribution or {})}
     num_classes = student.info.num_classes
-    logits = check_test(sets, labels, kind=kind, input_shape=student.info.input_shape, num_classes=num_classes)
+    shapes = {"input_shape": student.info.input_shape, "dtype": student.info.dtype, "num_classes": num_classes}
+    logits = check_test(sets, labels, kind=kind, **shapes)
     rows = distillation.teacher_rows(logits, 500, range(len(logits["test"])))
     size = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params)))
     for position, number in enumerate(student.trained.seeds):
@@ -256,17 +270,20 @@ def report_fidelity(
     known = (pathlib.Path(workdir) / "run.json").is_file()
     description = record.read(workdir) if known else record.describe({})
     labels = sources.arrays(inputs, labels).labels
-    return report.finish(workdir, rows, labels, settings=description["settings"], run=record.for_report(description))
+    run = record.for_report(description)
+    if "student" in description["settings"]:
+        run["methods"] = {STUDENT: build.method_in_words(settings.from_dict(settings.Student, description["settings"]["student"]))}
+    return report.finish(workdir, rows, labels, settings=description["settings"], run=run)
 
 
-def check_test(sets: dict, labels, *, kind: str, input_shape: tuple[int, ...], num_classes: int) -> dict[str, np.ndarray]:
+def check_test(sets: dict, labels, *, kind: str, input_shape: tuple[int, ...], num_classes: int, dtype="float32") -> dict[str, np.ndarray]:
     """Checks test arrays, so that a mistake in them is found before a student is trained; members' logits [M, N, K] of every set.
 
     Args:
       sets: name -> (inputs [N, *S], the members' predictions [M, N, K]); "test" among them.
       labels: integers [N] in [0, K) of "test".
       kind: as for `member_logits_of`.
-      input_shape, num_classes: S and K of what the student is trained on.
+      input_shape, num_classes, dtype: S, K and the inputs' type of what the student is trained on.
 
     Raises:
       ValueError: arrays that do not fit together or hold bad values, naming the set. TypeError: labels that are no integers.
@@ -278,6 +295,7 @@ def check_test(sets: dict, labels, *, kind: str, input_shape: tuple[int, ...], n
             raise ValueError(f"set {name!r} has {len(split.inputs)} inputs but {logits[name].shape[1]} predictions")
         if split.inputs.shape[1:] != tuple(input_shape):
             raise ValueError(f"set {name!r} has inputs of shape {split.inputs.shape[1:]}, the training inputs have {tuple(input_shape)}")
+        check_scale(split.inputs, dtype, f"inputs of set {name!r}")
         if logits[name].shape[2] != num_classes or len(logits[name]) != len(logits["test"]):
             wanted = f"[{len(logits['test'])}, N, {num_classes}]"
             raise ValueError(f"member_logits of {name!r} must be {wanted}, as the other sets' are, got {list(logits[name].shape)}")

@@ -74,6 +74,18 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
     return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
 
 
+def method_in_words(student: settings_lib.Student) -> str:
+    """A student's method with every option in force, the defaults that its settings leave out included.
+
+    Examples:
+      >>> method_in_words(settings_lib.Student("end", settings_lib.Training(settings_lib.Model("mlp"))))
+      'end: temperature=1.0'
+    """
+    parameters = inspect.signature(lookup(METHODS, "method", student.method)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    return f"{student.method}: " + ", ".join(f"{name}={value}" for name, value in {**defaults, **student.options}.items())
+
+
 def num_steps(training: settings_lib.Training, num_examples: int) -> int:
     """Steps of a training program: whole batches only, so an epoch is N // batch_size steps; at least 1 in all."""
     steps = max(1, math.ceil(training.epochs * (num_examples // training.batch_size)))

@@ -62,6 +62,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         settings=config,
         run={
             **record.for_report(description),
+            "methods": {name: build.method_in_words(student) for name, student in settings.students.items()},
             "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none",
         },
         reference=settings.evaluation.reference,

@@ -121,6 +121,8 @@ def conventions(*, num_bins: int = 15, level: float = 0.95, num_resamples: int =
     """What each metric means, in words, for the report's footer and for `merge`, which pools equal conventions only."""
     return {
         "units": "uncertainties, NLL and KL in nats; results.json holds fractions, the report prints percent where a heading says %",
+        "predictions": "students predict softmax(z); the measures of EnD2 and proxy students are those of a Dirichlet with concentration "
+        "exp(z) + predict_offset (each method's options are listed with the run)",
         "NLL": "minus the mean log-probability of the label; of the mean prediction for an ensemble",
         "Brier": "squared error summed over classes, mean over examples",
         "ECE, MCE": f"{num_bins} equal-width right-closed bins of the largest probability, 0 in the first, 1 in the last; empty bins add 0",

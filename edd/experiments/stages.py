@@ -15,10 +15,11 @@ from edd.experiments import build, predict, targets
 from edd.experiments import settings as settings_lib
 from edd.experiments.predict import Trained
 from edd.models.base import Model
-from edd.training import checkpoint, loop, mesh, optimizers, state, step, writers
+from edd.training import checkpoint, evaluation, loop, mesh, optimizers, state, step, writers
 from edd.typing import PyTree
 
 TEACHER = "teacher"
+DESIGN_BATCH = 4096  # design points in one pass of a full E-step
 
 
 def stage_seed(seed: int, name: str) -> int:
@@ -107,6 +108,10 @@ def fit(
     )
     evaluate = None if validation is None else _validation_loss(model, distiller, validation, preprocess, devices, training)
     options = dict(num_steps=num_steps, key=key, on_nonfinite=training.on_nonfinite, progress=progress, name=name, evaluate=evaluate)
+    if distiller.update_from == "design_set":
+        common = {"num_replicas": num_replicas, "preprocess": preprocess, "online_targets": online_targets, "strategy": training.strategy}
+        options["design_update"] = _design_update(evaluation.make_design_update(model, distiller, devices, **common), arrays, devices)
+        options["design_every"] = distiller.update_every
     if workdir is None:
         last = loop.train(first, step_fn, batches, devices, **options)
         return _ship(model, distiller, mesh.to_host(last, devices))
@@ -121,6 +126,14 @@ def fit(
         if training.keep == "best":
             last = saver.restore_best(like, mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _design_update(update: Callable, arrays: dict, devices) -> Callable:
+    """state -> state after an update from all training examples, in batches that the mesh divides."""
+    shared = {name: arrays[name] for name in ("inputs", "targets") if name in arrays}
+    size, parts = len(arrays["inputs"]), devices.shape[mesh.DATA]
+    batch_size = parts * max(1, min(DESIGN_BATCH, size) // parts)
+    return lambda state: update(state, pipeline.evaluation_batches(shared, batch_size))
 
 
 def _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int) -> state.TrainState:

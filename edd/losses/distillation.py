@@ -57,8 +57,56 @@ def end(logits: Float[Array, "*B K"], member_log_probs: Float[Array, "M *B K"], 
         raise ValueError(f"member_log_probs must be [M, *B, K] over logits of shape {logits.shape}, got {members.shape}")
     dtype = jnp.promote_types(jnp.promote_types(logits.dtype, members.dtype), jnp.float32)
     temperature = temperature_value(temperature, dtype)
-    target = ensemble.log_mean_probs(log_softmax(members.astype(dtype) / temperature))
-    return temperature**2 * _kl_to_softmax(logits.astype(dtype) / temperature, jax.lax.stop_gradient(target))
+    return end_from_log_mean_probs(logits, log_mean_probs(members.astype(dtype), temperature), temperature)
+
+
+def log_mean_probs(member_log_probs: Float[Array, "M *B K"], temperature: ArrayLike = 1.0) -> Float[Array, "*B K"]:
+    """What `end_from_log_mean_probs` needs of the members: ln of the mean of softmax(ln pi^m / T), M times smaller than they are.
+
+    Args:
+      member_log_probs: members' log-probabilities, or logits; -inf is probability zero.
+      temperature: positive scalar.
+
+    Raises:
+      ValueError: not [M, *B, K >= 2], a temperature that is not positive.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(jnp.exp(log_mean_probs(jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]])))).round(4))
+      [0.7 0.3]
+    """
+    members = checks.as_float(member_log_probs, "member_log_probs")
+    checks.members(members, "member_log_probs")
+    members = members.astype(jnp.promote_types(members.dtype, jnp.float32))
+    return ensemble.log_mean_probs(log_softmax(members / temperature_value(temperature, members.dtype)))
+
+
+def end_from_log_mean_probs(
+    logits: Float[Array, "*B K"], log_mean_probs: Float[Array, "*B K"], temperature: ArrayLike = 1.0
+) -> Float[Array, "*B"]:
+    """EnD loss of each example, in nats, from the softened members' mean: T^2 KL(pb_T || softmax(z / T)); see `end`.
+
+    Args:
+      logits: the student's.
+      log_mean_probs: ln pb_T, normalised, softened by the same temperature. A constant for differentiation.
+      temperature: positive scalar, may be a traced array.
+
+    Raises:
+      ValueError: shapes that differ, (eagerly) non-finite logits or a target that is not normalised.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> print(end_from_log_mean_probs(jnp.zeros(2), jnp.log(jnp.array([0.7, 0.3]))).round(4))
+      0.0823
+    """
+    logits, target = checks.as_float(logits, "logits"), checks.as_float(log_mean_probs, "log_mean_probs")
+    checks.classes(logits, "logits")
+    checks.finite(logits, "logits")
+    checks.same_shape(logits, target, "logits", "log_mean_probs")
+    checks.log_probs(target, "log_mean_probs")
+    dtype = jnp.promote_types(jnp.promote_types(logits.dtype, target.dtype), jnp.float32)
+    temperature = temperature_value(temperature, dtype)
+    return temperature**2 * _kl_to_softmax(logits.astype(dtype) / temperature, jax.lax.stop_gradient(target.astype(dtype)))
 
 
 def knowledge_distillation(

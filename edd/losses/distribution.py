@@ -123,7 +123,7 @@ def end2(
         both:          alpha = exp(z / T) + offset, members softened by T, times T^2
         teacher_only:  alpha = exp(z) + offset,     members softened by T              (EnTemp)
         student_only:  alpha = exp(z / T) + offset, members as they are, times T^2     (DirTemp)
-        reverse:       alpha = exp(z T) + offset,   members softened by T, divided by T
+        reverse:       alpha = exp(z T) + offset,   members softened by T, divided by T^2   (Rev)
 
     O(M K) per example; see `end2_from_mean_log_probs` for the loss and its numerics.
 
@@ -167,7 +167,7 @@ def end2(
         "both": (1 / temperature, temperature**2),
         "teacher_only": (jnp.ones_like(temperature), jnp.ones_like(temperature)),
         "student_only": (1 / temperature, temperature**2),
-        "reverse": (temperature, 1 / temperature),
+        "reverse": (temperature, 1 / temperature**2),
     }[variant]
     return scale * end2_from_mean_log_probs(logits.astype(dtype) * student, target, offset, max_concentration=max_concentration)
 

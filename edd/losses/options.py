@@ -12,12 +12,14 @@ from edd.typing import Array, ArrayLike
 
 
 def offset_value(offset: float, name: str) -> float:
-    """`offset` as a float; it is a static choice, so arrays under a transformation are refused.
+    """`offset` as a float; it is a static choice, so traced arrays are refused.
 
     Raises:
       TypeError: unless it is a Python (or NumPy) real number.
       ValueError: unless it is finite and >= 0.
     """
+    if checks.is_concrete(offset) and getattr(offset, "shape", None) == ():
+        offset = offset.item()
     if not isinstance(offset, numbers.Real):
         raise TypeError(f"{name} must be a Python number (it is a static choice), got {type(offset).__name__}")
     if not (math.isfinite(offset) and offset >= 0):

@@ -79,10 +79,10 @@ def _ratios(logits: Array, log_probs: Array, precision: Array, offset: float, ta
     log_precision, rest = _split_log(precision, drift)
     own = jnp.where(precision > 0, jnp.maximum(log_probs, ABSENT), ABSENT)
 
-    # ln beta - ln alpha without the offsets, in two parts
+    # ln beta - ln alpha without the offsets, in three parts; the third, common to all classes, would round the second away
     first, lost = compensated_add(own, -logits)
     first, lost_again = compensated_add(first, jnp.broadcast_to(log_precision, first.shape))
-    second = lost + lost_again + rest
+    second = lost + lost_again
 
     base, lift = _soft_maximum(logits, offset)
     log_bare = own + (log_precision + rest)
@@ -90,12 +90,13 @@ def _ratios(logits: Array, log_probs: Array, precision: Array, offset: float, ta
     inside = (base == logits) & (target_base == log_bare)  # else an offset leads, and the concentration is no larger than it
     high = jnp.where(inside, first, target_base - base)
     low = jnp.where(inside, second, 0) + (target_lift - lift)
+    has_rest = jnp.where(inside, 1, 0).astype(high.dtype)
 
     exponential = jnp.exp(logits)
     bare_total = precision * jnp.ones_like(drift)
     bare = precision * jnp.exp(own) * (1 / (1 + drift))
     alpha, beta = exponential + offset, bare + target_offset
-    grown = first + second
+    grown = first + (second + rest)
     near = jnp.abs(grown) <= SMALL
     close = (offset - target_offset) - exponential * jnp.expm1(jnp.where(near, grown, 0))
     # e^z - 1 is exact near z = 0, where e^z may cancel with a target offset
@@ -113,7 +114,7 @@ def _ratios(logits: Array, log_probs: Array, precision: Array, offset: float, ta
 
     index = jnp.argmax(own, -1, keepdims=True)
     pick = functools.partial(jnp.take_along_axis, indices=index, axis=-1)
-    relative = (high - pick(high)) + (low - pick(low))
+    relative = (high - pick(high)) + ((low - pick(low)) + (has_rest - pick(has_rest)) * rest)
     shares, share = scaled / total, pick(scaled) / total
     near = jnp.abs(relative) <= SMALL
     moved = jnp.where(near, shares * jnp.expm1(jnp.where(near, relative, 0)), beta / pick(beta) * share - shares)
@@ -121,7 +122,7 @@ def _ratios(logits: Array, log_probs: Array, precision: Array, offset: float, ta
     apart = (jnp.log(beta_total) - pick(target_base + target_lift)) - (shift + jnp.log(total) - pick(base + lift))
     apart = jnp.where(share > TINY, jnp.log(beta_total / pick(beta) * jnp.maximum(share, TINY)), apart)
     common = jnp.where(moved > -0.9, jnp.log1p(jnp.maximum(moved, -0.9)), apart)
-    log_ratio = high + low
+    log_ratio = high + (low + has_rest * rest)
     return Ratios(alpha, total, shift, beta, beta_total, target_base + target_lift, difference, log_ratio, relative - common)
 
 

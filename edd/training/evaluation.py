@@ -104,28 +104,34 @@ def make_design_update(
 ) -> Callable[[TrainState, Iterable[dict]], TrainState]:
     """(state, batches) -> state: sums the distiller's statistics over a design set in evaluation mode, then updates.
 
-    For methods with `update_from="design_set"`. The batches are dicts of whole arrays "inputs" [B, *S] and, without online
-    targets, "targets" [B, ...], shared by the replicas. Statistics are additive, so padding cannot be taken out again:
-    the design set's size must be a multiple of B. Frozen replicas keep their state.
+    For methods with `update_from="design_set"`. The batches (`pipeline.evaluation_batches`) are dicts of whole arrays "inputs"
+    [B, *S], without online targets "targets" [B, ...], and where some rows are padding "mask" [B]; the replicas share them. A padded
+    batch is summed example by example. Frozen replicas keep their state.
 
     Raises:
-      ValueError: no `statistics` or `update`; at the call: a padded batch, or no batch.
+      ValueError: no `statistics` or `update`; at the call: no batch.
     """
     if distiller.statistics is None or distiller.update is None:
         raise ValueError("distiller must have statistics and update to be updated from a design set")
     meshes.check_divides(mesh, num_replicas)
     teacher = {} if online_targets is None else meshes.place(online_targets[1], mesh)
 
-    def measure(state, inputs, targets, teacher):
+    def measure(state, inputs, targets, mask, teacher):
         inputs = inputs if preprocess is None else preprocess(inputs)
         if online_targets is not None:
             targets = distiller.targets(members.apply(online_targets[0], teacher, inputs).logits)
 
         def one(state):
             outputs, _ = model.apply(state.variables, inputs, train=False, rngs=None)
-            return jax.lax.psum(distiller.statistics(outputs, targets, state.params, state.state), meshes.DATA)
+            sums = lambda *examples: distiller.statistics(*examples, state.params, state.state)  # noqa: E731
+            return jax.lax.psum(sums(outputs, targets) if mask is None else masked(sums, mask, outputs, targets), meshes.DATA)
 
         return members.map_members(one, strategy, state.variables)(state)
+
+    def masked(sums, mask, outputs, targets):
+        each = jax.vmap(lambda *example: sums(*jax.tree.map(lambda leaf: leaf[None], example)))(outputs, targets)
+        keep = lambda leaf: jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)) > 0, leaf, 0).sum(0)  # noqa: E731
+        return jax.tree.map(keep, each)
 
     def apply(state, statistics):
         def one(state, statistics):
@@ -137,15 +143,14 @@ def make_design_update(
         return jax.vmap(one)(state, statistics)
 
     rows, whole, data = meshes.REPLICAS, meshes.REPLICATED, P(meshes.DATA)
-    measure = jax.jit(jax.shard_map(measure, mesh=mesh, in_specs=(rows, data, data, whole), out_specs=rows))
+    measure = jax.jit(jax.shard_map(measure, mesh=mesh, in_specs=(rows, data, data, data, whole), out_specs=rows))
     apply = jax.jit(jax.shard_map(apply, mesh=mesh, in_specs=(rows, rows), out_specs=rows))
 
     def update(state: TrainState, batches: Iterable[dict]) -> TrainState:
         total = None
         for batch in batches:
-            if "mask" in batch and not np.all(np.asarray(batch["mask"]) > 0):
-                raise ValueError("the design set's size must be a multiple of its batch size: statistics cannot leave padding out")
-            placed = meshes.place((batch["inputs"], batch.get("targets", {})), mesh, data)
+            mask = None if np.all(np.asarray(batch.get("mask", 1)) > 0) else batch["mask"]
+            placed = meshes.place((batch["inputs"], batch.get("targets", {}), mask), mesh, data)
             sums = measure(state, *placed, teacher)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         if total is None:

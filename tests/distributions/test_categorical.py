@@ -100,6 +100,24 @@ def test_errors_name_the_argument():
         categorical.sample(jax.random.key(0), good, 0)
 
 
+def test_validate_logits_and_labels():
+    logits, labels = (
+        jax.jit(checkify.checkify(each)) for each in (categorical.validate_logits, lambda x: categorical.validate_labels(x, 3))
+    )
+    logits(jnp.zeros(3))[0].throw(), labels(jnp.arange(3))[0].throw()
+    for checked, bad, message in (
+        (logits, jnp.array([0.0, jnp.inf]), "logits must be finite"),
+        (labels, jnp.array([0, 3]), r"labels must lie in \[0, 3\)"),
+        (labels, jnp.array([-1]), "labels must lie"),
+    ):
+        with pytest.raises(checkify.JaxRuntimeError, match=message):
+            checked(bad)[0].throw()
+    with pytest.raises(ValueError, match=r"must lie in \[0, 3\)"):
+        categorical.validate_labels(jnp.array([3]), 3)
+    with pytest.raises(TypeError, match="integers"):
+        categorical.validate_labels(jnp.array([1.0]), 3)
+
+
 def test_validate_log_probs_inside_jit():
     checked = jax.jit(checkify.checkify(categorical.validate_log_probs))
     checked(jnp.log(jnp.full(4, 0.25)))[0].throw()

@@ -59,6 +59,8 @@ def test_every_method_distils_and_predicts(method):
     assert prediction.total.shape == (7,) and (prediction.mutual_information is None) == (method == "end")
     with pytest.raises(ValueError, match="inputs must be"):
         student.predict(np.zeros((3, 5)))
+    with pytest.raises(ValueError, match="inputs must be float32 as the training inputs"):
+        student.predict((INPUTS * 10).astype(np.uint8))
     with pytest.raises(ValueError, match="seed must lie in"):
         student.predict(INPUTS, seed=1)
 
@@ -94,6 +96,10 @@ def test_the_command_line_takes_files_and_writes_a_report(tmp_path):
     done = subprocess.run([*command, *options, *test], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (
+        results["run"]["methods"]["student"].startswith("proxy: direction=reverse")
+        and "prior=authors" in results["run"]["methods"]["student"]
+    )
     assert {"Single", "Ensemble", "student"} <= {row["name"] for row in results["rows"]} and (tmp_path / "run" / "report.html").exists()
     failed = subprocess.run([*command, "--method", "prox"], capture_output=True, text=True)
     assert failed.returncode != 0 and "did you mean 'proxy'" in failed.stderr and "Traceback" not in failed.stderr
@@ -107,6 +113,7 @@ LABELS = np.arange(40) % 3
     [
         ({"test": (INPUTS[:-1], MEMBERS)}, LABELS[:-1], "set 'test' has 39 inputs but 40 predictions"),
         ({"test": (INPUTS[:, :1], MEMBERS)}, LABELS, "inputs of shape"),
+        ({"test": (INPUTS.astype(np.uint8), MEMBERS)}, LABELS, "must be float32 as the training inputs .*, got uint8"),
         ({"test": (INPUTS, MEMBERS[:, :, :2])}, LABELS, r"must be \[4, N, 3\]"),
         ({"test": (INPUTS, MEMBERS)}, LABELS + 1, "the largest is 3"),
         ({"test": (INPUTS, MEMBERS)}, None, "must be given"),

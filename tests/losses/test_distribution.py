@@ -107,7 +107,7 @@ def test_variants_are_their_formulas(x64, variant, members):
     t, c = 2.5, 1e-3
     soft = jax.nn.softmax(log_probs if variant == "student_only" else log_probs / t)
     soft = jnp.log((1 - c) * soft + c / 5)
-    student, scale = {"both": (1 / t, t * t), "teacher_only": (1.0, 1.0), "student_only": (1 / t, t * t), "reverse": (t, 1 / t)}[variant]
+    student, scale = {"both": (1 / t, t * t), "teacher_only": (1.0, 1.0), "student_only": (1 / t, t * t), "reverse": (t, 1 / t**2)}[variant]
 
     @jax.jit
     def both(z):

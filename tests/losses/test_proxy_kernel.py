@@ -210,6 +210,28 @@ def test_forward_kl_is_accurate_in_float32(offset, target_offset):
             assert in_tolerances(got, exact, max(1e-5 * size, mp.mpf("1e-6")), limit) <= 1, (rows[i], got, mp.nstr(exact, 9))
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("offset, target_offset", [(1.0, 1.0), (0.0, 0.0), (2.0, 0.0)])
+def test_forward_kl_near_its_optimum(offset, target_offset, bits):
+    """Students within 1e-3 of ln beta, where the loss is a difference of nearly equal Dirichlets."""
+    rng = np.random.default_rng(int(offset))
+    dtype, tight = (np.float32, 1) if bits == 32 else (np.float64, 1e-4)
+    with jax.enable_x64(bits == 64):
+        run = jax.jit(jax.value_and_grad(lambda z, target: proxy.forward_kl(z, target, offset, target_offset)))
+        for classes in (2, 3, 10):
+            for _ in range(60 if classes < 10 else 10):
+                logits = rng.normal(size=classes)
+                log_probs = (logits - np.logaddexp.reduce(logits)).astype(dtype)
+                precision = dtype(10 ** rng.uniform(2, 8))
+                z = (np.log(precision) + log_probs + rng.normal(size=classes) * 1e-3).astype(dtype)
+                loss, slope = jax.device_get(run(z, proxy.ProxyTarget(log_probs, precision)))
+                at = (z, log_probs, mp.mpf(float(precision)), mp.mpf(offset), mp.mpf(target_offset))
+                value, slopes, sizes = oracle_forward(*at)
+                assert abs(mp.mpf(float(loss)) - value) <= max(1e-5 * tight * value, mp.mpf(1e-7 * tight)), (z, log_probs, precision, loss)
+                for got, exact, size in zip(slope, slopes, sizes):
+                    assert abs(mp.mpf(float(got)) - exact) <= max(1e-5 * tight * size, mp.mpf(1e-6 * tight)), (z, log_probs, precision)
+
+
 FORWARD_EXTREMES = {  # logits, unnormalised target log-probabilities, precision
     "equal means, one huge": ((80.0,) * 4, (0.0,) * 4, 1e12),
     "equal means, close": ((14.91, 14.91, 14.91, 14.91), (0.0,) * 4, 1.2e7),

@@ -299,8 +299,11 @@ def test_update_from_a_design_set():
     result = jax.device_get(design(first, batches).state)
     assert result["calls"].tolist() == [1, 1]
     np.testing.assert_allclose(result["total"], [64.0, 64.0])
-    with pytest.raises(ValueError, match="multiple"):
-        design(first, [{"inputs": np.ones((4, 2), np.float32), "mask": np.array([1, 1, 1, 0], np.float32)}])
+    padded = {"inputs": np.ones((4, 2), np.float32), "mask": np.array([1, 1, 1, 0], np.float32)}
+    result = jax.device_get(design(first, [*batches, padded]).state)
+    np.testing.assert_allclose(result["total"], [70.0, 70.0])
+    with pytest.raises(ValueError, match="at least one batch"):
+        design(first, [])
 
 
 def test_clear_errors():
