@@ -2,7 +2,7 @@
 
 Reproduces: section 3 of Ryabinin, Malinin & Gales 2021 (the definition of rho is a reconstruction). Expected: EnD2's rho falls like 1 / K
 from the start (0.456 at K = 3 to 0.00416 at K = 1000, precision 100 K); reverse KL stays at 1.33.
-Takes about a minute on two cores.
+Takes about half a minute on two cores.
 Command: python launch/run.py --config configs/gradient_ratio.py --workdir runs/gradient_ratio
 """
 
