@@ -70,6 +70,9 @@ def log_mean_probs(member_log_probs: Float[Array, "M *B K"], temperature: ArrayL
     Raises:
       ValueError: not [M, *B, K >= 2], a temperature that is not positive.
 
+    References:
+      Malinin, Mlodozeniec & Gales 2020, "Ensemble Distribution Distillation", eq. 6.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> print(jnp.exp(log_mean_probs(jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]])))).round(4))
@@ -93,6 +96,9 @@ def end_from_log_mean_probs(
 
     Raises:
       ValueError: shapes that differ, (eagerly) non-finite logits or a target that is not normalised.
+
+    References:
+      Malinin, Mlodozeniec & Gales 2020, "Ensemble Distribution Distillation", eq. 6 (EnD).
 
     Examples:
       >>> import jax.numpy as jnp
