@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edd.typing import Array
+from edd.typing import Array, PyTree
+
+OUTPUT_LAYER = "output"  # the name of every backbone's last linear layer in the collection "params"
 
 
 class Outputs(NamedTuple):
@@ -28,3 +30,10 @@ class Model(NamedTuple):
     init: Callable
     apply: Callable
     templates: Callable
+
+
+def change_output_layer(variables: PyTree, change: Callable) -> PyTree:
+    """`variables` with every leaf [..., num_outputs] of the last linear layer (kernel [d, num_outputs], bias) replaced by `change(leaf)`."""
+    weights = variables["params"]
+    layer = {name: change(leaf) for name, leaf in weights[OUTPUT_LAYER].items()}
+    return {**variables, "params": {**weights, OUTPUT_LAYER: layer}}

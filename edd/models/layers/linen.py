@@ -5,9 +5,8 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
-from edd.models.base import Model, Outputs
+from edd.models.base import OUTPUT_LAYER, Model, Outputs
 
-HEAD = "output"  # name of every backbone's last linear layer
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh}
 
 
@@ -41,7 +40,7 @@ def head(inputs, num_classes: int, kernel_init: Callable | None = None) -> Outpu
     """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method."""
     penultimate = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
     kernel_init = kernel_init or nn.initializers.lecun_normal()
-    return Outputs(logits=nn.Dense(num_classes, kernel_init=kernel_init, name=HEAD)(penultimate), penultimate=penultimate)
+    return Outputs(logits=nn.Dense(num_classes, kernel_init=kernel_init, name=OUTPUT_LAYER)(penultimate), penultimate=penultimate)
 
 
 def as_model(module: nn.Module, *, input_rank: int | None) -> Model:
@@ -77,7 +76,7 @@ def as_model(module: nn.Module, *, input_rank: int | None) -> Model:
         return module.apply(variables, x, train=train, keys=keys), {}
 
     def templates(variables):
-        layer = variables["params"][HEAD]
+        layer = variables["params"][OUTPUT_LAYER]
         return layer["kernel"].T, layer["bias"]
 
     return Model(init, apply, templates)
