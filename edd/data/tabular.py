@@ -52,8 +52,9 @@ def table(inputs, targets) -> Table:
     if inputs.ndim != 2 or min(inputs.shape) < 1 or targets.shape != inputs.shape[:1]:
         raise ValueError(f"inputs must be [N, d] and targets [N] with N, d >= 1, got shapes {inputs.shape} and {targets.shape}")
     for name, values in (("inputs", inputs), ("targets", targets)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]} in row {np.argwhere(~np.isfinite(values))[0][0]}")
+        bad = np.argwhere(~np.isfinite(values))
+        if bad.size:
+            raise ValueError(f"{name} must be finite, got {values[tuple(bad[0])]} in row {bad[0][0]}")
     return Table(inputs, targets)
 
 

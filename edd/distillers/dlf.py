@@ -1,10 +1,12 @@
 """Deep latent factor distillation (DLF): a Gaussian law over functions, f(x) = mean(x) + loading(x)^T z, z ~ N(0, I), fitted by EM."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
 from edd.distillers.base import Distiller
-from edd.distillers.regression import PredictiveMixture, aleatoric, check_members, no_law
+from edd.distillers.regression import Aleatoric, PredictiveMixture, aleatoric, check_members, no_law
 from edd.distributions import latent_factor, latent_factor_em
 from edd.distributions.latent_factor import Posterior, Statistics
 from edd.losses import latent_factor as losses
@@ -66,105 +68,148 @@ def make(
     """
     check_members(num_members, num_outputs)
     _check(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples)
-    q, noise = latent_dim, aleatoric(aleatoric_mode)
-    expand = (e_step == "full") if expand is None else expand
-    warmed = initialisation == "mmd"
+    full, warmed = e_step == "full", initialisation == "mmd"
     if warmed:
-        penalties.squared_bandwidths(bandwidth, q)
+        penalties.squared_bandwidths(bandwidth, latent_dim)
+    method = _LatentFactors(
+        num_members=num_members,
+        q=latent_dim,
+        noise=aleatoric(aleatoric_mode),
+        expand=full if expand is None else expand,
+        expand_first=initialisation == "whitened",
+        iterations=inner_iterations,
+        init_steps=init_steps if warmed else 0,
+        penalty_weight=penalty_weight,
+        bandwidth=bandwidth,
+        analytic_mmd=analytic_mmd,
+        num_samples=num_samples,
+        include_noise=include_noise,
+    )
+    return Distiller(
+        student=lambda make_backbone: make_backbone(1 + latent_dim + method.noise.num_outputs),
+        init=method.init,
+        targets=method.targets,
+        loss=method.loss,
+        predict=method.predict,
+        penalty=method.penalty if warmed else None,
+        statistics=method.statistics,
+        update=method.update,
+        update_from="design_set" if full else "minibatch",
+        update_every=update_every if full else 1,
+    )
 
-    def init(key):
-        latents = jax.random.normal(key, (num_members, q))
+
+@dataclass(frozen=True)
+class _LatentFactors:
+    """The method's functions, bound to its static choices. `init_steps` 0: no penalised phase."""
+
+    num_members: int
+    q: int
+    noise: Aleatoric
+    expand: bool
+    expand_first: bool
+    iterations: int
+    init_steps: int
+    penalty_weight: float
+    bandwidth: str | float
+    analytic_mmd: bool
+    num_samples: int
+    include_noise: bool
+
+    def init(self, key):
+        latents = jax.random.normal(key, (self.num_members, self.q))
         state = {
-            "posterior": Posterior(latents, jnp.eye(q)),
+            "posterior": Posterior(latents, jnp.eye(self.q)),
             "noise_variance": jnp.float32(1.0),
-            "warm": jnp.float32(warmed),
-            "first": jnp.float32(1.0),
+            "warm": jnp.float32(self.init_steps > 0),  # 1 in the penalised phase
+            "first": jnp.float32(1.0),  # 1 until the first E-step
             "count": jnp.float32(1.0),
             "noise": no_law(),
         }
-        return ({"latents": latents} if warmed else {}), state
+        return ({"latents": latents} if self.init_steps else {}), state
 
-    def targets(member_outputs):
-        return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
+    def targets(self, member_outputs):
+        return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": self.noise.targets(member_outputs[..., 1])}
 
-    def residuals(outputs, targets):
-        return jnp.moveaxis(targets["means"] - outputs.logits[..., :1], -1, 0), outputs.logits[..., 1 : 1 + q]
+    def split(self, outputs):
+        """(mean [*B], loading [*B, q], columns of the noise) of the student's raw outputs."""
+        return outputs.logits[..., 0], outputs.logits[..., 1 : 1 + self.q], outputs.logits[..., 1 + self.q :]
 
-    def loss(outputs, targets, params, state, labels, key):
+    def loss(self, outputs, targets, params, state, labels, key):
         del labels, key
-        errors, loading = residuals(outputs, targets)
-        value = losses.negative_q(errors, loading, state["posterior"], state["noise_variance"])
-        if warmed:
+        mean, loading, columns = self.split(outputs)
+        residuals = jnp.moveaxis(targets["means"], -1, 0) - mean[None]
+        value = losses.negative_q(residuals, loading, state["posterior"], state["noise_variance"])
+        if self.init_steps:
             fitted = jnp.einsum("...q,mq->m...", loading, params["latents"])
-            error = jnp.square(errors - fitted).sum(0) / state["noise_variance"]
-            free = 0.5 * (num_members * jnp.log(state["noise_variance"]) + error)
+            error = jnp.square(residuals - fitted).sum(0) / state["noise_variance"]
+            free = 0.5 * (self.num_members * jnp.log(state["noise_variance"]) + error)
             value = jnp.where(state["warm"] > 0, free, value)
-        return value / num_members + noise.loss(outputs.logits[..., 1 + q :], targets["noise"])
+        return value / self.num_members + self.noise.loss(columns, targets["noise"])
 
-    def penalty(variables, params, state, key):
+    def penalty(self, variables, params, state, key):
+        """Minus the latents' log prior, per design point and member, plus the weighted discrepancy; in the penalised phase only."""
         del variables
         latents = params["latents"]
-        if analytic_mmd:
-            distance = penalties.mmd_to_normal(latents, bandwidth)
+        if self.analytic_mmd:
+            distance = penalties.mmd_to_normal(latents, self.bandwidth)
         else:
-            distance = penalties.mmd(latents, jax.random.normal(key, latents.shape), bandwidth)
-        prior = 0.5 * jnp.square(latents).sum() / (num_members * state["count"])
-        return jnp.where(state["warm"] > 0, prior + penalty_weight * distance, 0.0)
+            distance = penalties.mmd(latents, jax.random.normal(key, latents.shape), self.bandwidth)
+        prior = 0.5 * jnp.square(latents).sum() / (self.num_members * state["count"])
+        return jnp.where(state["warm"] > 0, prior + self.penalty_weight * distance, 0.0)
 
-    def statistics(outputs, targets, params, state):
-        errors, loading = residuals(outputs, targets)
-        errors, loading = errors.reshape(num_members, -1), loading.reshape(-1, q)
-        return {"points": latent_factor.statistics(errors, loading), "noise": noise.statistics(targets["noise"])}
+    def statistics(self, outputs, targets, params, state):
+        del params, state
+        mean, loading, _ = self.split(outputs)
+        residuals = (jnp.moveaxis(targets["means"], -1, 0) - mean[None]).reshape(self.num_members, -1)
+        return {
+            "points": latent_factor.statistics(residuals, loading.reshape(-1, self.q)),
+            "noise": self.noise.statistics(targets["noise"]),
+        }
 
-    def update(statistics, variables, params, state, step):
+    def update(self, statistics, variables, params, state, step):
+        """E-step, expansion and noise variance from the sums, and the output layer as the expansion says."""
         points: Statistics = statistics["points"]
-        mean_square = points.squares.sum() / (num_members * points.count)
-        warm = (step < init_steps).astype(jnp.float32) if warmed else jnp.float32(0.0)
+        mean_square = points.squares.sum() / (self.num_members * points.count)
+        warm = (step < self.init_steps).astype(jnp.float32) if self.init_steps else jnp.zeros_like(state["warm"])
         start = jnp.where(state["first"] > 0, mean_square, state["noise_variance"])
-        expanding = jnp.bool_(expand) | ((state["first"] > 0) & (initialisation == "whitened"))
-        common = {"iterations": inner_iterations, "floor": NOISE_FLOOR * mean_square}
-        grown, plain = (latent_factor_em.fit_latents(points, start, expand=each, **common) for each in (True, False))
-        found = jax.tree.map(lambda yes, no: jnp.where(expanding, yes, no), grown, plain)
-        shift, factor = found.change
+        found = self.fit(points, start, NOISE_FLOOR * mean_square, state["first"] > 0)
         fresh = {
             "posterior": found.posterior,
             "noise_variance": found.noise_variance,
             "warm": warm,
             "first": warm,
             "count": points.count,
-            "noise": noise.fit(statistics["noise"]),
+            "noise": self.noise.fit(statistics["noise"]),
         }
         kept = {**fresh, "posterior": state["posterior"], "noise_variance": start}
-        chosen = jax.tree.map(lambda new, old: jnp.where(warm > 0, old, new), fresh, kept)
 
-        def moved(leaf):
-            loading = leaf[..., 1 : 1 + q]
-            changed = leaf.at[..., 0].add(loading @ shift).at[..., 1 : 1 + q].set(loading @ factor)
+        def rewrite(leaf):
+            loading = leaf[..., 1 : 1 + self.q]
+            changed = leaf.at[..., 0].add(loading @ found.change.shift).at[..., 1 : 1 + self.q].set(loading @ found.change.factor)
             return jnp.where(warm > 0, leaf, changed)
 
-        return change_output_layer(variables, moved), params, chosen
+        chosen = jax.tree.map(lambda new, old: jnp.where(warm > 0, old, new), fresh, kept)
+        return change_output_layer(variables, rewrite), params, chosen
 
-    def predict(outputs, params, state, key):
+    def fit(self, points: Statistics, noise_variance, floor, is_first) -> latent_factor_em.Fit:
+        common = {"iterations": self.iterations, "floor": floor}
+        if self.expand:
+            return latent_factor_em.fit_latents(points, noise_variance, expand=True, **common)
+        plain = latent_factor_em.fit_latents(points, noise_variance, expand=False, **common)
+        if not self.expand_first:
+            return plain
+        grown = latent_factor_em.fit_latents(points, noise_variance, expand=True, **common)
+        return jax.tree.map(lambda yes, no: jnp.where(is_first, yes, no), grown, plain)
+
+    def predict(self, outputs, params, state, key) -> PredictiveMixture:
         del params
         latent_key, noise_key = jax.random.split(key)
-        mean, loading = outputs.logits[..., 0], outputs.logits[..., 1 : 1 + q]
-        half = latent_factor.sample(latent_key, jnp.zeros_like(mean), loading, num_samples=num_samples // 2)
-        variances = noise.variances(outputs.logits[..., 1 + q :], state["noise"], noise_key, num_samples)
-        extra = state["noise_variance"] if include_noise else 0.0
+        mean, loading, columns = self.split(outputs)
+        half = latent_factor.sample(latent_key, jnp.zeros_like(mean), loading, num_samples=self.num_samples // 2)
+        variances = self.noise.variances(columns, state["noise"], noise_key, self.num_samples)
+        extra = state["noise_variance"] if self.include_noise else 0.0
         return PredictiveMixture(mean[None] + jnp.concatenate([half, -half]), variances + extra)
-
-    return Distiller(
-        student=lambda make_backbone: make_backbone(1 + q + noise.num_outputs),
-        init=init,
-        targets=targets,
-        loss=loss,
-        predict=predict,
-        penalty=penalty if warmed else None,
-        statistics=statistics,
-        update=update,
-        update_from="design_set" if e_step == "full" else "minibatch",
-        update_every=update_every if e_step == "full" else 1,
-    )
 
 
 def _check(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples) -> None:

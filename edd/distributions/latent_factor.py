@@ -307,10 +307,9 @@ def _cross(residuals: Array, loading: Array) -> Array:
 
 
 def _univariate(gram: Array, cross: Array, noise_variance: Array) -> Posterior:
-    factor = jnp.ones((1, 1), gram.dtype)
-    mean = _solve(gram, factor, noise_variance, cross[:, None, :])[:, 0]
-    inverse = _solve(gram, factor, noise_variance, jnp.eye(gram.shape[0], dtype=gram.dtype)[:, None, :])[:, 0]
-    return Posterior(mean, noise_variance * inverse)
+    identity = noise_variance * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    both = _solve(gram, None, noise_variance, jnp.concatenate([cross, identity])[:, None, :])[:, 0]
+    return Posterior(both[: cross.shape[0]], both[cross.shape[0] :])
 
 
 def _matrix(gram: Array, cross: Array, class_factor: Array, noise_variance: Array) -> MatrixPosterior:
@@ -326,18 +325,21 @@ def _spectrum(symmetric: Array) -> tuple[Array, Array]:
     return jnp.maximum(values, 0), basis
 
 
-def _solve(gram: Array, class_factor: Array, noise_variance: Array, right: Array) -> Array:
-    """Z [M, K, q] with noise_variance Z + (class_factor^T class_factor) Z gram = right.
+def _solve(gram: Array, class_factor: Array | None, noise_variance: Array, right: Array) -> Array:
+    """Z [M, K, q] with noise_variance Z + (class_factor^T class_factor) Z gram = right; no class factor: K = 1, factor 1.
 
     Solved in the eigenbases; differentiated as a linear system, so equal eigenvalues do no harm.
     """
-    class_gram = class_factor.T @ class_factor
+    class_gram = None if class_factor is None else class_factor.T @ class_factor
 
     def operator(latents):
-        return noise_variance * latents + class_gram @ latents @ gram
+        product = latents @ gram
+        return noise_variance * latents + (product if class_gram is None else class_gram @ product)
 
     def solve(_, target):
         latent_values, latent_basis = _spectrum(lax.stop_gradient(gram))
+        if class_gram is None:
+            return target @ latent_basis / (noise_variance + latent_values)[None, None] @ latent_basis.T
         class_values, class_basis = _spectrum(lax.stop_gradient(class_gram))
         scaled = class_basis.T @ target @ latent_basis / (noise_variance + jnp.outer(class_values, latent_values))[None]
         return class_basis @ scaled @ latent_basis.T

@@ -9,12 +9,18 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources
-from edd.distillers import end, end2, proxy, supervised
+from edd.distillers import batch_ensemble, dlf, end, end2, gaussian, hydra, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import cifar_resnet, cnn, mlp, wide_resnet
+from edd.models import batch_ensemble_mlp, cifar_resnet, cnn, mlp, wide_resnet
 
-MODELS = {"mlp": mlp.make, "cnn": cnn.make, "wide_resnet": wide_resnet.make, "cifar_resnet": cifar_resnet.make}
+MODELS = {
+    "mlp": mlp.make,
+    "cnn": cnn.make,
+    "wide_resnet": wide_resnet.make,
+    "cifar_resnet": cifar_resnet.make,
+    "batch_ensemble_mlp": batch_ensemble_mlp.make,
+}
 
 METHODS = {
     "supervised": supervised.make,
@@ -22,6 +28,13 @@ METHODS = {
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
+}
+
+REGRESSION_METHODS = {
+    "dlf": dlf.make,
+    "hydra": hydra.make,
+    "batch_ensemble": batch_ensemble.make,
+    "gaussian_moments": gaussian.make_moments,
 }
 
 SMOKE_OPTIONS = {
@@ -72,6 +85,12 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
             options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
     make = lookup(METHODS, "method", student.method)
     return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
+
+
+def regression_distiller(student: settings_lib.Student, num_members: int) -> Distiller:
+    """The regression method of a student; errors as `distiller`."""
+    make = lookup(REGRESSION_METHODS, "method", student.method)
+    return bind(make, f"method {student.method!r}", student.options)(num_members)
 
 
 def method_in_words(student: settings_lib.Student) -> str:

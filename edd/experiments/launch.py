@@ -2,10 +2,10 @@
 
 import pathlib
 
-from edd.experiments import distillation, gradient_ratio
+from edd.experiments import distillation, gradient_ratio, regression
 from edd.experiments.settings import unknown_name
 
-EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run}
+EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run, "regression": regression.run}
 
 
 def run(config: dict, workdir: str | None = None, *, data_dir: str | None = None, progress: bool = True) -> dict:

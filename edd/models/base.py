@@ -33,7 +33,7 @@ class Model(NamedTuple):
 
 
 def change_output_layer(variables: PyTree, change: Callable) -> PyTree:
-    """`variables` with every leaf [..., num_outputs] of the last linear layer (kernel [d, num_outputs], bias) replaced by `change(leaf)`."""
+    """`variables` with every leaf [..., num_outputs] of the last linear layer (kernel and bias) replaced by `change(leaf)`."""
     weights = variables["params"]
     layer = {name: change(leaf) for name, leaf in weights[OUTPUT_LAYER].items()}
     return {**variables, "params": {**weights, OUTPUT_LAYER: layer}}

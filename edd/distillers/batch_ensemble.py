@@ -1,0 +1,102 @@
+"""BatchEnsemble students of a regression ensemble: one set of weights, a rank-one factor for each member; merged or not."""
+
+import jax
+import jax.numpy as jnp
+
+from edd.distillers.base import Distiller
+from edd.distillers.hydra import ONCE
+from edd.distillers.regression import PredictiveMixture, aleatoric, check_members, no_law
+from edd.models import mlp
+from edd.models.layers.batch_ensemble import merge
+
+AVERAGINGS = ("none", "mask", "factors")
+FACTORS = ("r", "s")
+
+
+def make(
+    num_members: int, num_outputs: int = 2, *, averaging: str = "none", decay: float | None = None, aleatoric_mode: str = "input"
+) -> Distiller:
+    """Member m of the student regresses member m of the ensemble; with an averaging it ships as one plain network (latent BatchEnsemble).
+
+    Args:
+      num_members: M; the backbone must be "batch_ensemble_mlp" of as many members.
+      num_outputs: 2, the members' mean and variance.
+      averaging: "none" keeps the members at prediction; "mask" and "factors" merge them (`layers.batch_ensemble.merge`).
+      decay: weight of the squared distance of all factors to 1, summed; None: 1e-4 / M where members are merged, else 0.
+      aleatoric_mode: as `regression.aleatoric`.
+
+    Raises:
+      ValueError: an unknown averaging or a negative decay.
+
+    References:
+      Wen, Tran & Ba 2020; Nam et al. 2022 (latent BatchEnsemble); specification 6. Merged, it is one function: its predictions differ by
+      their noise alone.
+    """
+    check_members(num_members, num_outputs)
+    if averaging not in AVERAGINGS:
+        raise ValueError(f"averaging must be one of {', '.join(AVERAGINGS)}, got {averaging!r}")
+    merged = averaging != "none"
+    decay = (1e-4 / num_members if merged else 0.0) if decay is None else decay
+    if not decay >= 0:
+        raise ValueError(f"decay must be >= 0, got {decay}")
+    noise = aleatoric(aleatoric_mode)
+    columns = 1 + noise.num_outputs
+
+    def targets(member_outputs):
+        return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
+
+    def split(outputs):
+        each = outputs.logits.reshape(*outputs.logits.shape[:-1], -1, columns)
+        return each[..., 0], each[..., 1:].mean(-2)
+
+    def loss(outputs, targets, params, state, labels, key):
+        del params, state, labels, key
+        means, logs = split(outputs)
+        return 0.5 * jnp.square(means - targets["means"]).mean(-1) + noise.loss(logs, targets["noise"])
+
+    def penalty(variables, params, state, key):
+        del params, state, key
+        layers = variables["params"].values()
+        return decay * sum(jnp.square(layer[name] - 1).sum() for layer in layers for name in FACTORS)
+
+    def scaled(gradients):
+        """Factors see one member's share of the mean loss each: multiplied by M they move as the shared weights do."""
+
+        def scale(path, leaf):
+            return leaf * num_members if path[-1].key in FACTORS else leaf
+
+        return jax.tree_util.tree_map_with_path(scale, gradients)
+
+    def finalize(model, variables, params, state):
+        if not merged:
+            return model, variables, params, state
+        layers = {name: merge(layer, averaging) for name, layer in variables["params"].items()}
+        hidden = sorted((name for name in layers if name.startswith("hidden_")), key=lambda name: int(name.split("_")[1]))
+        plain = {f"Dense_{index}": layers[name] for index, name in enumerate(hidden)} | {"output": layers["output"]}
+        widths = tuple(int(layers[name]["kernel"].shape[1]) for name in hidden)
+        return mlp.make(columns, widths=widths), {**variables, "params": plain}, params, state
+
+    def update(statistics, variables, params, state, step):
+        del state, step
+        return variables, params, {"noise": noise.fit(statistics)}
+
+    def predict(outputs, params, state, key):
+        del params
+        means, logs = split(outputs)
+        variances = noise.variances(logs, state["noise"], key, num_members)
+        return PredictiveMixture(jnp.broadcast_to(jnp.moveaxis(means, -1, 0), variances.shape), variances)
+
+    return Distiller(
+        student=lambda make_backbone: make_backbone(num_members * columns),
+        init=lambda key: ({}, {"noise": no_law()}),
+        targets=targets,
+        loss=loss,
+        predict=predict,
+        penalty=penalty if decay else None,
+        statistics=lambda outputs, targets, params, state: noise.statistics(targets["noise"]),
+        update=update,
+        update_from="design_set",
+        update_every=ONCE,
+        finalize=finalize,
+        gradient_transform=scaled if merged else None,
+    )

@@ -1,0 +1,209 @@
+"""Regression studies: teachers, students and baselines on tables, scored as predictive mixtures in the targets' own unit."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from edd.data import tabular
+from edd.distillers import gaussian
+from edd.distillers.base import Distiller
+from edd.distillers.regression import PredictiveMixture, mean_and_variance
+from edd.experiments import build, predict, record, regression_report, results, stages
+from edd.experiments import settings as settings_lib
+from edd.experiments.regression_settings import Regression
+from edd.metrics import regression as metrics
+
+SMOKE_STEPS = 2
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
+    """Runs every set and split that has no finished part yet, then writes results.json, report.md, report.html and figures.
+
+    Args:
+      config: nested plain dictionary with the fields of `regression_settings.Regression`.
+      workdir: run directory; a part (one set and split) is finished or done again, never half.
+      data_dir: folder that holds uci/, overrides the config's.
+      progress: print a line for each part.
+
+    Raises:
+      ValueError: bad settings or tables (before anything is written), or a directory that holds another run.
+    """
+    settings = settings_lib.from_dict(Regression, config)
+    settings = shrink(settings) if settings.smoke else settings
+    check(settings)
+    tables = {(name, split): _load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
+    description = record.open_run(workdir, config, {"run": settings.seed})
+    parts = []
+    for (name, split), (train, test) in tables.items():
+        label = pathlib.Path(name).stem
+        path = workdir / "parts" / f"{label}-{split}.json"
+        if path.exists():
+            parts.append(results.decode(json.loads(path.read_text())))
+            continue
+        began = time.perf_counter()
+        part = {"set": label, "split": split, **one_part(settings, label, split, train, test)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results.write_atomically(path, json.dumps(results.encode(part), allow_nan=False))
+        parts.append(part)
+        if progress:
+            print(f"{label}, split {split}: {time.perf_counter() - began:.0f} s", flush=True)
+    return regression_report.finish(workdir, parts, config, record.for_report(description), settings.reference)
+
+
+def _load(settings: Regression, name: str, split: int, data_dir: str | None) -> tuple[tabular.Table, tabular.Table]:
+    if settings.smoke:
+        return tabular.smoke(seed=1), tabular.smoke(seed=2)
+    return tabular.load(name, split, data_dir or settings.data.data_dir)
+
+
+def check(settings: Regression) -> None:
+    """Builds every model and method without data, so that a wrong name or option is found before any work."""
+    num_members = settings.ensemble.num_members
+    for training in (settings.ensemble.training, *(each.training for each in settings.baselines.values())):
+        build.backbone(training.model)(2)
+        stages.make_optimizer(training, 10**6, 10**3)
+    for name, student in settings.students.items():
+        distiller = build.regression_distiller(student, num_members)
+        stages.make_optimizer(student.training, 10**6, 10**3)
+        try:
+            distiller.student(build.backbone(student.training.model))
+        except ValueError as error:
+            raise ValueError(f"students.{name}: {error}") from None
+
+
+def shrink(settings: Regression) -> Regression:
+    """The smoke version: one invented table, two members, two steps."""
+
+    def small(training):
+        options = dict(training.model.options)
+        if "num_members" in options:
+            options["num_members"] = 2
+        model = dataclasses.replace(training.model, options={**options, "widths": [4]})
+        return dataclasses.replace(training, model=model, batch_size=8, epochs=1.0, max_steps=SMOKE_STEPS)
+
+    data = dataclasses.replace(settings.data, sets=settings.data.sets[:1], splits=[0], design_fraction=1.0)
+    shorten = lambda each: dataclasses.replace(each, num_members=2, training=small(each.training))  # noqa: E731
+    students = {name: dataclasses.replace(each, seeds=1, training=small(each.training)) for name, each in settings.students.items()}
+    baselines = {name: shorten(each) for name, each in settings.baselines.items()}
+    return dataclasses.replace(settings, data=data, ensemble=shorten(settings.ensemble), students=students, baselines=baselines)
+
+
+def one_part(settings: Regression, label: str, split: int, train: tabular.Table, test: tabular.Table) -> dict:
+    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `LEVELS`}, "shift": ...}."""
+    scaling = tabular.fit_scaling(train)
+    inputs, labels = tabular.scale(train, scaling)
+    seed = stages.stage_seed(settings.seed, f"{label}-{split}")
+    test_inputs = tabular.scale(test, scaling)[0]
+    score = functools.partial(scores, test=test, scaling=scaling)
+    arrays = {"inputs": inputs, "labels": labels}
+    rows, mixtures = {}, {}
+
+    teacher, seconds = _members(settings.ensemble, "teacher", arrays, seed)
+    function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
+    outputs = predict.stream(function, test_inputs, len(test_inputs), 1)
+    size = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], teacher.variables))
+    alone = [score(PredictiveMixture(member[None, :, 0], member[None, :, 1])) for member in outputs]
+    rows["Single"] = {name: float(np.mean([each[name] for each in alone])) for name in alone[0]} | {"parameters": size}
+    mixtures["Teachers"] = PredictiveMixture(outputs[..., 0], outputs[..., 1])
+    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * len(outputs), "seconds": seconds}
+
+    for name, ensemble in settings.baselines.items():
+        members, seconds = _members(ensemble, name, arrays, seed)
+        function = predict.member_logits_function(members.model, members.variables, lambda x: x, mean_and_variance)
+        found = predict.stream(function, test_inputs, len(test_inputs), 1)
+        mixtures[name] = PredictiveMixture(found[..., 0], found[..., 1])
+        total = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], members.variables)) * len(found)
+        rows[name] = score(mixtures[name]) | {"parameters": total, "seconds": seconds}
+
+    kept = np.sort(np.random.default_rng([seed, 3]).permutation(len(labels))[: max(2, round(settings.data.design_fraction * len(labels)))])
+    function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
+    design = predict.stream(function, inputs[kept], len(kept), 1)
+    for name, student in settings.students.items():
+        distiller = build.regression_distiller(student, len(design))
+        mixture, extra = distil(name, student, distiller, inputs[kept], design, test_inputs, seed)
+        each = [score(one) for one in mixture]
+        rows[name] = {key: float(np.mean([row[key] for row in each])) for key in each[0]} | extra
+        if len(mixture[0].means) > 1:
+            rows[name]["variance_ratio"] = float(np.mean([one.means.var(0).mean() for one in mixture]) / outputs[..., 0].var(0).mean())
+        mixtures[name] = mixture[0]
+    curves = {name: _curve(mixture, test, scaling) for name, mixture in mixtures.items()}
+    return {"rows": rows, "curves": curves, "num_train": len(labels), "num_features": inputs.shape[1]}
+
+
+def _members(ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int) -> tuple[predict.Trained, float]:
+    """An ensemble trained on labels, its diverged members left out, and the seconds that took."""
+    distiller = gaussian.make_teacher()
+    began = time.perf_counter()
+    trained = stages.fit(
+        name,
+        _fitting(ensemble.training, len(arrays["labels"])),
+        distiller.student(build.backbone(ensemble.training.model)),
+        distiller,
+        arrays,
+        lambda x: x,
+        num_replicas=ensemble.num_members,
+        seed=seed,
+        progress=False,
+    )
+    return predict.survivors(trained, f"members of {name!r}"), time.perf_counter() - began
+
+
+def _fitting(training: settings_lib.Training, num_examples: int) -> settings_lib.Training:
+    """Batches no larger than the table."""
+    return dataclasses.replace(training, batch_size=min(training.batch_size, num_examples))
+
+
+def distil(
+    name: str, student: settings_lib.Student, distiller: Distiller, inputs: np.ndarray, members: np.ndarray, test: np.ndarray, seed: int
+) -> tuple[list[PredictiveMixture], dict]:
+    """Trains a student on members' (mean, variance) [M, n, 2] at `inputs`; its mixture at `test` for each seed, and its costs."""
+    arrays = {"inputs": inputs, "labels": np.zeros(len(inputs), np.float32)}
+    if distiller.targets is not None:
+        arrays["targets"] = jax.device_get(jax.jit(distiller.targets)(jnp.asarray(members)))
+    began = time.perf_counter()
+    trained = stages.fit(
+        name,
+        _fitting(student.training, len(inputs)),
+        distiller.student(build.backbone(student.training.model)),
+        distiller,
+        arrays,
+        lambda x: x,
+        num_replicas=student.seeds,
+        seed=seed,
+        progress=False,
+    )
+    seconds = time.perf_counter() - began
+    trained = predict.survivors(trained, f"seeds of student {name!r}")
+    function = predict.replica_function(trained, lambda x: x, jax.random.key(stages.stage_seed(seed, "predict")))
+    found = jax.device_get(function(test))
+    one = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params))
+    mixtures = [jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in range(len(trained.seeds))]
+    return mixtures, {"parameters": predict.num_parameters(*one), "seconds": seconds}
+
+
+def scores(mixture: PredictiveMixture, *, test: tabular.Table, scaling: tabular.Scaling) -> dict[str, float]:
+    """RMSE of the mixture's mean, NLL, CRPS and coverage of the central 95 % interval, in the target's own unit."""
+    means, variances = _own_unit(mixture, scaling)
+    return {
+        "rmse": metrics.rmse(means.mean(0), test.targets),
+        "nll": metrics.gaussian_mixture_nll(means, variances, test.targets),
+        "crps": metrics.gaussian_mixture_crps(means, variances, test.targets),
+        "coverage": metrics.interval_coverage(means, variances, test.targets, 0.95),
+    }
+
+
+def _own_unit(mixture: PredictiveMixture, scaling: tabular.Scaling) -> tuple[np.ndarray, np.ndarray]:
+    means, variances = np.asarray(mixture.means, np.float64), np.asarray(mixture.variances, np.float64)
+    return scaling.target_mean + scaling.target_deviation * means, scaling.target_deviation**2 * variances
+
+
+def _curve(mixture: PredictiveMixture, test: tabular.Table, scaling: tabular.Scaling) -> list[float]:
+    means, variances = _own_unit(mixture, scaling)
+    return [metrics.interval_coverage(means, variances, test.targets, level) for level in LEVELS]

@@ -1,0 +1,187 @@
+"""The report of a regression study: one table for each metric, rows of methods, columns of sets, the paper's numbers beside ours."""
+
+import math
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+
+from edd.experiments import html, results, style
+from edd.experiments.tables import Cell, Table, number
+
+SCHEMA = "edd.regression/1"
+METRICS = {
+    "rmse": ("RMSE", 4),
+    "nll": ("NLL, nats", 4),
+    "crps": ("CRPS", 4),
+    "coverage": ("Coverage of the central 95 % interval", 4),
+}
+CONVENTIONS = {
+    "rows": "Single: one teacher, mean over the teachers' own scores; Teachers: the equal-weight mixture of all of them; students as named",
+    "units": "RMSE and CRPS in the target's own unit, NLL in nats of that unit",
+    "±": "standard error over splits (standard deviation over sqrt of their number)",
+    "coverage": "share of test targets between the mixture's 2.5 % and 97.5 % quantiles; a student is to have its teachers' coverage",
+    "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; far below 1: collapsed",
+}
+COLLAPSED = 0.1
+
+
+def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, reference: dict) -> dict:
+    """Writes results.json, report.md, report.html and figures/; returns the results."""
+    found = {"schema": SCHEMA, "settings": settings, "run": run, "reference": reference, "parts": parts, "summary": summarise(parts)}
+    write(found, workdir)
+    return found
+
+
+def merge(runs: list[dict]) -> dict:
+    """One results dict from runs over other sets or splits.
+
+    Raises:
+      ValueError: no run, another schema, or one set and split in two runs.
+    """
+    if not runs:
+        raise ValueError("there must be at least one run to merge")
+    parts, seen = [], set()
+    for index, each in enumerate(runs):
+        if each.get("schema") != SCHEMA:
+            raise ValueError(f"run {index} has schema {each.get('schema')!r}, expected {SCHEMA!r}: only studies of one kind merge")
+        for part in each["parts"]:
+            key = (part["set"], part["split"])
+            if key in seen:
+                raise ValueError(f"run {index} repeats split {key[1]} of {key[0]!r}: each split may count once")
+            seen.add(key)
+            parts.append(part)
+    return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts, "summary": summarise(parts)}
+
+
+def summarise(parts: list[dict]) -> dict:
+    """set -> row -> metric -> {"mean", "standard_error", "n"} over splits, in order of first appearance."""
+    summary: dict = {}
+    for part in parts:
+        for row, scores in part["rows"].items():
+            for name, value in scores.items():
+                summary.setdefault(part["set"], {}).setdefault(row, {}).setdefault(name, []).append(value)
+    return {
+        data: {row: {name: _pooled(values) for name, values in scores.items()} for row, scores in rows.items()}
+        for data, rows in summary.items()
+    }
+
+
+def _pooled(values: list[float]) -> dict:
+    pooled = results.pool(values)
+    error = None if pooled["sd"] is None else pooled["sd"] / math.sqrt(pooled["n"])
+    return {"mean": pooled["mean"], "standard_error": error, "n": pooled["n"]}
+
+
+def tables(found: dict) -> list[Table]:
+    """One table per metric, then what students kept of the variance, and costs."""
+    summary = found["summary"]
+    sets = list(summary)
+    rows = list(dict.fromkeys(row for each in summary.values() for row in each))
+    made = []
+    for metric, (title, decimals) in METRICS.items():
+        lines = []
+        for row in [*rows, *(row for row in found["reference"] if row not in rows)]:
+            if row in rows:
+                lines.append([Cell(row), *(_cell(summary[data].get(row, {}).get(metric), decimals) for data in sets)])
+            values = [found["reference"].get(row, {}).get(data, {}).get(metric) for data in sets]
+            if any(value is not None for value in values):
+                lines.append([Cell(f"{row}, paper"), *(Cell(number(value, 1, decimals)) for value in values)])
+        made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
+    students = [row for row in rows if any("variance_ratio" in summary[data].get(row, {}) for data in sets)]
+    kept = [[Cell(row), *(_cell(summary[data].get(row, {}).get("variance_ratio"), 3) for data in sets)] for row in students]
+    if kept:
+        made.append(Table("Variance kept (student over teachers)", ["row", *sets], [""] * (1 + len(sets)), kept, 1))
+    for name, title, decimals in (("parameters", "Parameters", 0), ("seconds", "Seconds of training", 1)):
+        lines = [[Cell(row), *(_cell(summary[data].get(row, {}).get(name), decimals, spread=False) for data in sets)] for row in rows]
+        made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
+    return made
+
+
+def _cell(leaf: dict | None, decimals: int, *, spread: bool = True) -> Cell:
+    if leaf is None:
+        return Cell("–")
+    text = number(leaf["mean"], 1, decimals)
+    error = leaf["standard_error"]
+    return Cell(text + (f" ± {number(error, 1, decimals, tiny=False)}" if spread and error is not None else ""))
+
+
+def opening(found: dict) -> list[str]:
+    """What the numbers say, in sentences: how far each student comes from a single network to its teachers."""
+    sentences = []
+    for data, rows in found["summary"].items():
+        single, teachers = (rows[name]["crps"]["mean"] for name in ("Single", "Teachers"))
+        if not single > teachers:
+            sentences.append(f"{data}: the teachers together are no better than one of them (CRPS {teachers:.4g} against {single:.4g}).")
+            continue
+        shares = [
+            f"{row} {100 * (single - scores['crps']['mean']) / (single - teachers):.0f} %"
+            for row, scores in rows.items()
+            if row not in ("Single", "Teachers")
+        ]
+        sentences.append(
+            f"{data}: of the way from a single network's CRPS {single:.4g} to the teachers' {teachers:.4g} go: " + ", ".join(shares) + "."
+        )
+        sentences += [
+            f"{data}: {row} has collapsed, it keeps {100 * scores['variance_ratio']['mean']:.1f} % of the teachers' variance."
+            for row, scores in rows.items()
+            if scores.get("variance_ratio", {}).get("mean", 1) < COLLAPSED
+        ]
+    return sentences
+
+
+def calibration_figure(found: dict):
+    """Observed coverage of central intervals against their level, a panel for each set, mean over splits."""
+    from edd.experiments.regression import LEVELS
+
+    sets = list(found["summary"])
+    rows = list(dict.fromkeys(row for part in found["parts"] for row in part["curves"]))
+    colours = {row: "#111111" if row == "Teachers" else style.STUDENT_COLOURS[i % len(style.STUDENT_COLOURS)] for i, row in enumerate(rows)}
+
+    def draw(figure, axes):
+        for axis, data in zip(axes, sets):
+            axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
+            for row in rows:
+                curves = [part["curves"][row] for part in found["parts"] if part["set"] == data and row in part["curves"]]
+                axis.plot(LEVELS, np.mean(curves, 0), color=colours[row], label=row, linewidth=2.2 if row == "Teachers" else 1.3)
+            axis.set_title(data)
+            axis.set_xlabel("level of the interval")
+        axes[0].set_ylabel("share of targets inside")
+        axes[0].legend(loc="upper left")
+
+    return style.panels(draw, len(sets), columns=3, height=2.9)
+
+
+def write(found: dict, out: pathlib.Path) -> None:
+    """results.json, report.md, report.html, figures/calibration.png: complete, or the old files stay."""
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"{found['settings'].get('name', 'regression')}: Gaussian distillation on tables"
+    made, sentences = tables(found), opening(found)
+    if found["settings"].get("smoke"):
+        sentences.insert(0, "A smoke run: two steps on an invented table show that everything runs; the numbers mean nothing.")
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        figure = pathlib.Path(folder) / "calibration.png"
+        calibration_figure(found).savefig(figure, dpi=120)
+        (out / "figures").mkdir(exist_ok=True)
+        caption = (
+            "Calibration of intervals: observed coverage against the level, mean over splits; the teachers' curve is the one to match."
+        )
+        body = [f"<h1>{html.escape(title)}</h1>", "<ul>" + "".join(f"<li>{html.prose(line)}</li>" for line in sentences) + "</ul>"]
+        for table in made:
+            body += [f"<h2>{html.escape(table.title)}</h2>", html.table_html(table)]
+        body += ["<h2>Figures</h2>", html.figure_html(figure, caption)]
+        body += ["<footer><h2>Conventions</h2>", html.definition_list(CONVENTIONS)]
+        body += ["<h2>The run</h2>", html.definition_list(results.flatten(found["run"])), "</footer>"]
+        page = html.page(title, body)
+        shutil.move(figure, out / "figures" / "calibration.png")
+    parts = [f"# {title}", "\n".join(f"- {line}" for line in sentences)]
+    for table in made:
+        parts += [f"## {table.title}", html.table_markdown(table)]
+    parts += ["## Figures", f"![{caption}](figures/calibration.png)"]
+    parts += ["## Conventions", "\n".join(f"- **{name}**: {text}" for name, text in CONVENTIONS.items())]
+    parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in results.flatten(found["run"]).items())]
+    results.save(found, out)
+    results.write_atomically(out / "report.md", "\n\n".join(parts) + "\n")
+    results.write_atomically(out / "report.html", page)
