@@ -20,7 +20,6 @@ from edd.experiments.regression_settings import Regression
 from edd.metrics import regression as metrics
 
 SMOKE_STEPS = 2
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
@@ -96,7 +95,7 @@ def shrink(settings: Regression) -> Regression:
 
 
 def one_part(settings: Regression, label: str, split: int, train: tabular.Table, test: tabular.Table) -> dict:
-    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `LEVELS`}, "shift": ...}."""
+    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `regression_report.LEVELS`}, ...}."""
     scaling = tabular.fit_scaling(train)
     inputs, labels = tabular.scale(train, scaling)
     seed = stages.stage_seed(settings.seed, f"{label}-{split}")
@@ -206,4 +205,4 @@ def _own_unit(mixture: PredictiveMixture, scaling: tabular.Scaling) -> tuple[np.
 
 def _curve(mixture: PredictiveMixture, test: tabular.Table, scaling: tabular.Scaling) -> list[float]:
     means, variances = _own_unit(mixture, scaling)
-    return [metrics.interval_coverage(means, variances, test.targets, level) for level in LEVELS]
+    return [metrics.interval_coverage(means, variances, test.targets, level) for level in regression_report.LEVELS]

@@ -25,6 +25,7 @@ CONVENTIONS = {
     "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; far below 1: collapsed",
 }
 COLLAPSED = 0.1
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, reference: dict) -> dict:
@@ -133,8 +134,6 @@ def opening(found: dict) -> list[str]:
 
 def calibration_figure(found: dict):
     """Observed coverage of central intervals against their level, a panel for each set, mean over splits."""
-    from edd.experiments.regression import LEVELS
-
     sets = list(found["summary"])
     rows = list(dict.fromkeys(row for part in found["parts"] for row in part["curves"]))
     colours = {row: "#111111" if row == "Teachers" else style.STUDENT_COLOURS[i % len(style.STUDENT_COLOURS)] for i, row in enumerate(rows)}

@@ -1,0 +1,107 @@
+"""Regression studies: a small run end to end from CSV files, finished parts are kept, merging, collapse is told, clear errors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edd.experiments import launch, regression, regression_report, results, settings
+from edd.experiments.regression_settings import Regression
+
+
+def training(steps=3, name="mlp", **options):
+    model = {"name": name, "options": {"widths": [4], **options}}
+    return {"model": model, "epochs": 100.0, "max_steps": steps, "batch_size": 16}
+
+
+@pytest.fixture
+def config(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(40, 2))
+    np.savetxt(tmp_path / "mine.csv", np.column_stack([inputs, inputs.sum(1)]), delimiter=",")
+    return {
+        "name": "toy",
+        "data": {"sets": [str(tmp_path / "mine.csv")], "splits": [0, 1]},
+        "ensemble": {"num_members": 3, "training": training()},
+        "baselines": {"small ensemble": {"num_members": 3, "training": training()}},  # as the teachers: compiled once
+        "students": {
+            "DLF": {"method": "dlf", "training": training(), "options": {"latent_dim": 2}, "seeds": 2},
+            "LBE": {
+                "method": "batch_ensemble",
+                "training": training(name="batch_ensemble_mlp", num_members=3),
+                "options": {"averaging": "mask"},
+            },
+        },
+        "reference": {"DLF": {"mine": {"rmse": 0.25}}},
+    }
+
+
+def test_a_study_from_end_to_end_is_resumed_by_parts(config, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    found = launch.run({"experiment": "regression", **config}, str(out), progress=False)
+    assert list(found["summary"]["mine"]) == ["Single", "Teachers", "small ensemble", "DLF", "LBE"]
+    for row in found["summary"]["mine"].values():
+        assert row["crps"]["n"] == 2 and np.isfinite(row["crps"]["mean"]) and row["crps"]["standard_error"] >= 0
+    text = (out / "report.md").read_text()
+    assert "| DLF, paper | 0.2500 |" in text and "LBE has collapsed" in text and "<script" not in (out / "report.html").read_text()
+    assert (out / "figures" / "calibration.png").stat().st_size > 5000
+    monkeypatch.setattr(regression, "one_part", lambda settings, label, split, *_: {**part(split, label), "again": True})
+    (out / "parts" / "mine-1.json").unlink()
+    again = regression.run(config, out, progress=False)["parts"]
+    assert again[0] == results.plain(found["parts"][0]) and again[1]["again"]
+    with pytest.raises(ValueError, match="other settings"):
+        regression.run({**config, "seed": 1}, out, progress=False)
+
+
+def part(split, data="a", crps=1.0, kept=0.5):
+    rows = {"Single": {"crps": 2.0}, "Teachers": {"crps": 1.0}, "DLF": {"crps": crps, "variance_ratio": kept}}
+    rows = {name: {"rmse": 1.0, "nll": 0.0, "coverage": 0.9, "parameters": 5, "seconds": 1.0, **row} for name, row in rows.items()}
+    curves = {name: list(regression_report.LEVELS) for name in rows}
+    return {"set": data, "split": split, "rows": rows, "curves": curves}
+
+
+def test_merging_splits_and_what_the_report_says(tmp_path):
+    first, second = (
+        regression_report.finish(tmp_path / str(i), [part(i, crps=1.0 + 0.4 * i, kept=0.01)], {"name": "x"}, {"date": str(i)}, {})
+        for i in (0, 1)
+    )
+    merged = regression_report.merge([first, second])
+    leaf = merged["summary"]["a"]["DLF"]["crps"]
+    assert leaf == {"mean": pytest.approx(1.2), "standard_error": pytest.approx(0.2), "n": 2}
+    assert regression_report.opening(merged) == [
+        "a: of the way from a single network's CRPS 2 to the teachers' 1 go: DLF 80 %.",
+        "a: DLF has collapsed, it keeps 1.0 % of the teachers' variance.",
+    ]
+    with pytest.raises(ValueError, match="run 1 repeats split 0 of 'a'"):
+        regression_report.merge([first, first])
+    with pytest.raises(ValueError, match="run 0 has schema 'edd.results/1'"):
+        regression_report.merge([{**first, "schema": "edd.results/1"}])
+    assert json.loads((tmp_path / "0" / "results.json").read_text())["schema"] == regression_report.SCHEMA
+
+
+def test_mistakes_are_found_before_anything_is_written(config, tmp_path):
+    def change(**values):
+        return {**config, **values}
+
+    dlf = config["students"]["DLF"]
+    for bad, message in (
+        (change(students={"DLF": {**dlf, "method": "dfl"}}), "did you mean 'dlf'"),
+        (change(students={"DLF": {**dlf, "options": {"latent_dims": 2}}}), "did you mean 'latent_dim'"),
+        (change(students={"Teachers": dlf}), "none of them Single or Teachers"),
+        (
+            change(students={"BE": {"method": "batch_ensemble", "training": training(name="batch_ensemble_mlp", num_members=4)}}),
+            "students.BE",
+        ),
+        (change(data={"sets": ["nowhere.csv"]}), "nowhere.csv does not exist"),
+        (change(data={"sets": []}), "must not be empty"),
+        (change(data={"sets": ["x.csv"], "design_fraction": 0.0}), "design_fraction must lie"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            regression.run(bad, tmp_path / "none", progress=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_settings_of_a_smoke_run_are_small(config):
+    small = regression.shrink(settings.from_dict(Regression, config))
+    assert small.ensemble.num_members == 2 and small.students["LBE"].training.model.options["num_members"] == 2
+    assert results.SCHEMA != regression_report.SCHEMA
