@@ -70,8 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
         program = training(STUDENT_STEPS, [50], 3e-3, 128, model, **(model_options or {}))
         return {"method": method, "training": program, "options": options}
 
-    batch_ensemble = ("batch_ensemble_mlp", {"num_members": NUM_MEMBERS})
-    latent = ("batch_ensemble_mlp", {"num_members": NUM_MEMBERS, "factor_init": "ones"})
+    latent = ("batch_ensemble_mlp", {"factor_init": "ones"})
     config = ConfigDict(
         {
             "experiment": "regression",
@@ -87,7 +86,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "students": {
                 "Gaussian": student("gaussian_moments"),
                 "Hydra": student("hydra"),
-                "BatchEnsemble": student("batch_ensemble", *batch_ensemble),
+                "BatchEnsemble": student("batch_ensemble", "batch_ensemble_mlp"),
                 "LBE (mask)": student("batch_ensemble", *latent, averaging="mask"),
                 "LBE (factors)": student("batch_ensemble", *latent, averaging="factors"),
                 "DLF": student("dlf", latent_dim=10),

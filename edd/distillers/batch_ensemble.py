@@ -19,7 +19,7 @@ def make(
     """Member m of the student regresses member m of the ensemble; with an averaging it ships as one plain network (latent BatchEnsemble).
 
     Args:
-      num_members: M; the backbone must be "batch_ensemble_mlp" of as many members.
+      num_members: M; the backbone must be a "batch_ensemble_mlp", which is made with as many members.
       num_outputs: 2, the members' mean and variance.
       averaging: "none" keeps the members at prediction; "mask" and "factors" merge them (`layers.batch_ensemble.merge`).
       decay: weight of the squared distance of all factors to 1, summed; None: 1e-4 / M where members are merged, else 0.
@@ -41,6 +41,12 @@ def make(
         raise ValueError(f"decay must be >= 0, got {decay}")
     noise = aleatoric(aleatoric_mode)
     columns = 1 + noise.num_outputs
+
+    def student(make_backbone):
+        try:
+            return make_backbone(num_members * columns, num_members=num_members)
+        except TypeError as error:
+            raise ValueError("batch_ensemble needs a backbone that shares weights between members: model 'batch_ensemble_mlp'") from error
 
     def targets(member_outputs):
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
@@ -87,7 +93,7 @@ def make(
         return PredictiveMixture(jnp.broadcast_to(jnp.moveaxis(means, -1, 0), variances.shape), variances)
 
     return Distiller(
-        student=lambda make_backbone: make_backbone(num_members * columns),
+        student=student,
         init=lambda key: ({}, {"noise": no_law()}),
         targets=targets,
         loss=loss,

@@ -81,10 +81,7 @@ def shrink(settings: Regression) -> Regression:
     """The smoke version: one invented table, two members, two steps."""
 
     def small(training):
-        options = dict(training.model.options)
-        if "num_members" in options:
-            options["num_members"] = 2
-        model = dataclasses.replace(training.model, options={**options, "widths": [4]})
+        model = dataclasses.replace(training.model, options={**training.model.options, "widths": [4]})
         return dataclasses.replace(training, model=model, batch_size=8, epochs=1.0, max_steps=SMOKE_STEPS)
 
     data = dataclasses.replace(settings.data, sets=settings.data.sets[:1], splits=[0], design_fraction=1.0)

@@ -12,7 +12,7 @@ from edd.models import batch_ensemble_mlp, mlp
 
 M, N, D = 4, 16, 3
 PLAIN = functools.partial(mlp.make, widths=(8,))
-MERGEABLE = functools.partial(batch_ensemble_mlp.make, widths=(8, 8), num_members=M)
+MERGEABLE = functools.partial(batch_ensemble_mlp.make, widths=(8, 8))
 METHODS = {
     "moments": (gaussian.make_moments, PLAIN),
     "hydra": (hydra.make, PLAIN),
@@ -128,6 +128,7 @@ def test_noise_keeps_the_members_variances(mode):
         (lambda: dlf.make(4, initialisation="mmd", init_steps=1, bandwidth="x"), "bandwidth must be one of"),
         (lambda: dlf.make(4, num_samples=5), "num_samples must be even"),
         (lambda: batch_ensemble.make(4, averaging="both"), "averaging must be one of"),
+        (lambda: batch_ensemble.make(4).student(PLAIN), "needs a backbone that shares weights"),
         (lambda: batch_ensemble.make(4, decay=-1.0), "decay must be >= 0"),
         (lambda: regression.aleatoric("x"), "aleatoric must be one of input, member"),
         (lambda: batch_ensemble_mlp.make(5, num_members=2), "multiple of num_members"),
