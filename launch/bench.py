@@ -82,11 +82,36 @@ def reverse_kl(batch: int, num_classes: int, *, textbook: bool = False) -> Bench
     return Benchmark(sides, "softmax cross-entropy", limits, 4 * batch * num_classes)
 
 
+def matrix_e_step(points: int = 50_000, num_classes: int = 10, latent_dim: int = 10, members: int = 10) -> Benchmark:
+    """The matrix-normal E-step over a whole design set beside the two matrix products that it needs."""
+    import jax
+    import jax.numpy as jnp
+
+    from edd.distributions import latent_factor
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    residuals = jax.random.normal(keys[0], (members, points, num_classes))
+    loading = jax.random.normal(keys[1], (points, latent_dim))
+    factor = jnp.tril(jax.random.normal(keys[2], (num_classes, num_classes)))
+
+    def products(residuals, loading, factor):
+        del factor
+        return loading.T @ loading, jnp.einsum("mnk,nq->mkq", residuals, loading)
+
+    def e_step(residuals, loading, factor):
+        return latent_factor.matrix_posterior(residuals, loading, factor, 0.1)
+
+    arguments = (residuals, loading, factor)
+    sides = {"matrix products": (products, arguments), "E-step": (e_step, arguments)}
+    return Benchmark(sides, "matrix products", {"E-step": 2.0}, residuals.size * 4)
+
+
 def benchmarks() -> dict[str, Callable[[], Benchmark]]:
     """Every benchmark by name; `bench_measures.py` beside this file adds its own through a function of the same name."""
     table = {
         "reverse_kl_1000": lambda: reverse_kl(256, 1000, textbook=True),
         "reverse_kl_32000": lambda: reverse_kl(256, 32000),
+        "matrix_e_step": matrix_e_step,
     }
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench_measures.py")
     if os.path.exists(path):
