@@ -97,8 +97,8 @@ def save(results: dict, workdir: str | os.PathLike) -> Path:
     return path
 
 
-def load(workdir: str | os.PathLike) -> dict:
-    """Reads `workdir`/results.json (or the file itself).
+def load(workdir: str | os.PathLike, schema: str = SCHEMA) -> dict:
+    """Reads `workdir`/results.json (or the file itself), of the given schema.
 
     Raises:
       ValueError: no such file, not JSON, or another schema; says which file and what to do.
@@ -111,10 +111,19 @@ def load(workdir: str | os.PathLike) -> dict:
         results = decode(json.loads(path.read_text()))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): the file was cut short or edited; evaluate the run again") from error
-    schema = results.get("schema") if isinstance(results, dict) else None
-    if schema != SCHEMA:
-        raise ValueError(f"{path} has schema {schema!r}, this version of edd reads {SCHEMA!r}: evaluate the run again")
+    found = results.get("schema") if isinstance(results, dict) else None
+    if found != schema:
+        raise ValueError(f"{path} has schema {found!r}, this version of edd reads {schema!r}: evaluate the run again")
     return results
+
+
+def has_schema(workdir: str | os.PathLike, schema: str) -> bool:
+    """Whether `workdir`/results.json can be read and is of this schema."""
+    try:
+        load(workdir, schema)
+    except ValueError:
+        return False
+    return True
 
 
 # --- pooling over seeds -----------------------------------------------------------------------------------------------

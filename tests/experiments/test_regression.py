@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edd.experiments import launch, regression, regression_report, results, settings
+from edd.experiments import launch, regression, regression_report, report, results, settings
 from edd.experiments.regression_settings import Regression
 
 
@@ -77,6 +77,11 @@ def test_merging_splits_and_what_the_report_says(tmp_path):
     with pytest.raises(ValueError, match="run 0 has schema 'edd.results/1'"):
         regression_report.merge([{**first, "schema": "edd.results/1"}])
     assert json.loads((tmp_path / "0" / "results.json").read_text())["schema"] == regression_report.SCHEMA
+    assert report.render([tmp_path / "0", tmp_path / "1"], tmp_path / "both")["summary"] == merged["summary"]
+    assert "DLF" in (tmp_path / "both" / "report.md").read_text()
+    (tmp_path / "0" / "results.json").write_text('{"schema": "edd.results/1"}')
+    with pytest.raises(ValueError, match="schema 'edd.results/1', this version of edd reads 'edd.regression/1'"):
+        report.render([tmp_path / "1", tmp_path / "0"], tmp_path / "both")
 
 
 def test_mistakes_are_found_before_anything_is_written(config, tmp_path):
