@@ -264,9 +264,11 @@ def report_fidelity(
     logits = check_test(sets, labels, kind=kind, **shapes)
     rows = distillation.teacher_rows(logits, 500, range(len(logits["test"])))
     size = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params)))
+    function = predict.first_replica_function(student.trained, augment.preprocess(student.info), jax.random.key(0))
+    time = predict.costs({STUDENT: function}, sources.arrays(inputs).inputs[:1000])[STUDENT]
     for position, number in enumerate(student.trained.seeds):
         found = {name: student.predict(values, seed=position) for name, (values, _) in sets.items()}
-        rows.append(Row(STUDENT, int(number), found, size))
+        rows.append(Row(STUDENT, int(number), found, size, time))
     known = (pathlib.Path(workdir) / "run.json").is_file()
     description = record.read(workdir) if known else record.describe({})
     labels = sources.arrays(inputs, labels).labels
