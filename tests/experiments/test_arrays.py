@@ -96,10 +96,9 @@ def test_the_command_line_takes_files_and_writes_a_report(tmp_path):
     done = subprocess.run([*command, *options, *test], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert (
-        results["run"]["methods"]["student"].startswith("proxy: direction=reverse")
-        and "prior=authors" in results["run"]["methods"]["student"]
-    )
+    told = results["run"]["methods"]["student"]
+    assert told.startswith("proxy: direction=reverse") and "prior=authors" in told
+    assert all(row["costs"]["milliseconds_per_1000"] > 0 for row in results["rows"] if row["name"] == "student")
     assert {"Single", "Ensemble", "student"} <= {row["name"] for row in results["rows"]} and (tmp_path / "run" / "report.html").exists()
     failed = subprocess.run([*command, "--method", "prox"], capture_output=True, text=True)
     assert failed.returncode != 0 and "did you mean 'proxy'" in failed.stderr and "Traceback" not in failed.stderr
