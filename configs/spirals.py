@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
     raw, layer_norm = "raw" in given, "layer_norm" in given
     source = {"arms": arms, "noise": NOISE[arms], "scale": 1.0 if raw else 100.0, "points": 1000, "seed": seed}
     ring = {**source, "noise": 1.0}  # an absolute standard deviation of its radius, in the spirals' own unit
-    source["test_points"] = 4000
+    source["test_points"] = 200 if "stability" in given else 4000
     clip = {"max_concentration": 1e8} if raw else {}
     stability = "stability" in given
 
