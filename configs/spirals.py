@@ -6,8 +6,8 @@ members, points or noise: 4 x 64 ReLU, 10 members, 1,000 training points per arm
 are inferred. Teachers train for 300 epochs and at least 7,000 steps, students for 94,000 steps: 600 epochs of 20 arms, more of
 fewer. Inputs are divided by 100; `raw` leaves them as they are.
 
-Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, stability, smoke. Raw inputs clip EnD2's
-concentration, whose true gradient grows like exp(z); `stability` trains 50 seeds of each loss for 300 steps and counts NaNs.
+Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, stability, smoke. Raw inputs clip the concentration in
+EnD2 and in the forward KL, whose true gradients grow like exp(z), beyond float32 at the first step; `stability` trains 50 seeds of each loss for 300 steps and counts NaNs.
 Command: python launch/run.py --config configs/spirals.py:arms=10,seed=0 --workdir runs/spirals/arms10-seed0
 """
 
@@ -72,7 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "students": {
                 "EnD2": student("end2", target_smoothing=1e-4, **clip),
                 "proxy_reverse": student("proxy"),
-                **({"proxy_forward": student("forward_proxy")} if stability else {}),
+                **({"proxy_forward": student("forward_proxy", **clip)} if stability else {}),
             },
             "evaluation": {
                 "num_resamples": 0,  # the spread is over seeds
