@@ -7,7 +7,8 @@ are inferred. Teachers train for 300 epochs and at least 7,000 steps, students f
 fewer. Inputs are divided by 100; `raw` leaves them as they are.
 
 Argument: comma-separated, any of arms=3|6|10|20, seed=N, raw, layer_norm, stability, smoke. Raw inputs clip the concentration in
-EnD2 and in the forward KL, whose true gradients grow like exp(z), beyond float32 at the first step; `stability` trains 50 seeds of each loss for 300 steps and counts NaNs.
+EnD2 and in the forward KL, whose true gradients grow like exp(z), beyond float32 at the first step; `stability` trains 50 seeds
+of each loss for 300 steps and counts what is not finite.
 Command: python launch/run.py --config configs/spirals.py:arms=10,seed=0 --workdir runs/spirals/arms10-seed0
 """
 

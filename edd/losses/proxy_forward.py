@@ -153,12 +153,23 @@ def _remainder_sum(ratios: Ratios) -> Array:
     return jnp.where(jnp.isinf(classes), jnp.inf, classes - jnp.where(jnp.isinf(classes), 0, whole))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def divergence(logits: Array, log_probs: Array, precision: Array, offset: float, target_offset: float) -> Array:
     """KL[Dir(D e^l + t) || Dir(e^z + s)] [*B] for logits, log_probs [*B, K] and a finite precision [*B].
 
-    Differentiable once, in reverse mode, with respect to the logits; the target's cotangents are zero.
+    Differentiable once, in reverse mode, with respect to the logits; the target's cotangents are zero. Without an offset, logits whose
+    e^z underflows enter through ln Gamma(e^z) = -z; with e^z beyond the largest number the value and the gradient are infinite.
     """
+    if offset:
+        return _divergence(logits, log_probs, precision, offset, target_offset)
+    kept = jnp.maximum(logits, math.log(jnp.finfo(logits.dtype).tiny) + 2)
+    lost = jnp.sum(kept - logits, -1)
+    small = jnp.max(logits, -1) < -40  # alpha_0 is small too, and -ln Gamma(alpha_0) = ln alpha_0
+    lost += jnp.where(small, jax.nn.logsumexp(logits, -1) - jax.nn.logsumexp(kept, -1), 0)
+    return _divergence(kept, log_probs, precision, offset, target_offset) + lost
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _divergence(logits: Array, log_probs: Array, precision: Array, offset: float, target_offset: float) -> Array:
     return _forward(logits, log_probs, precision, offset, target_offset)[0]
 
 
@@ -202,7 +213,25 @@ def _backward(offset: float, target_offset: float, residuals, cotangent: Array):
     slope = exponential * jnp.where(apart, target - own, classes - rests - ratios.mean_log_ratio)
     limit = jnp.exp(jnp.where(low, logits - ratios.log_beta, 0)) - exponential * (own_rest + rests + ratios.mean_log_ratio)
     slope = jnp.where(low, limit, slope)
+    beyond = jnp.isinf(ratios.alpha).any(-1, keepdims=True)
+    slope = jnp.where(beyond, _slope_beyond(logits, ratios, offset), slope)
     return cotangent[..., None] * slope, jnp.zeros_like(log_probs), jnp.zeros_like(precision)
 
 
-divergence.defvjp(_forward, _backward)
+def _slope_beyond(logits: Array, ratios: Ratios, offset: float) -> Array:
+    """The gradient where an e^z passes the largest number: digammas through their logarithms, never inf - inf."""
+    exponential, low, largest = jnp.exp(logits), ratios.beta < TINY, jnp.finfo(logits.dtype).max
+    base, lift = _soft_maximum(logits, offset)
+    log_alpha = base + lift
+    mean_log = log_alpha - special.log_minus_digamma(jnp.clip(ratios.alpha, jnp.finfo(logits.dtype).tiny, largest))
+    mean_log = mean_log - jax.nn.logsumexp(log_alpha, -1, keepdims=True)
+    target = jnp.log(ratios.beta_total) - special.log_minus_digamma(ratios.beta_total)
+    safe = jnp.where(low, 1, ratios.beta)
+    target = target - jnp.where(low, -EULER, jnp.log(safe) - special.log_minus_digamma(safe))
+    gap = target + mean_log
+    main = jnp.where(gap == 0, 0, exponential * gap)
+    rest = jnp.where(low, jnp.exp(jnp.where(low, logits - ratios.log_beta, 0)), 0)  # -psi(beta) = 1 / beta + ...
+    return jnp.where(jnp.isinf(rest), jnp.inf, main + jnp.where(jnp.isinf(rest), 0, rest))
+
+
+_divergence.defvjp(_forward, _backward)

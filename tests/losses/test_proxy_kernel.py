@@ -232,6 +232,32 @@ def test_forward_kl_near_its_optimum(offset, target_offset, bits):
                     assert abs(mp.mpf(float(got)) - exact) <= max(1e-5 * tight * size, mp.mpf(1e-6 * tight)), (z, log_probs, precision)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_forward_kl_beyond_the_range_of_exp_is_right_or_infinite_never_nan(offset):
+    """Logits of untrained networks on unscaled inputs: e^z underflows to zero or passes float32's largest number."""
+    rng = np.random.default_rng(3)
+    log_probs = np.log(np.array([0.5, 0.3, 0.2], np.float32))
+    run = jax.jit(jax.value_and_grad(lambda z, precision: proxy.forward_kl(z, proxy.ProxyTarget(log_probs, precision), offset, 1.0)))
+    rows = [
+        (-300.0, 1.0, 2.0),
+        (-100.0, -90.0, -95.0),
+        (-300.0, -300.0, -300.0),
+        (95.0, 0.0, -200.0),
+        (300.0, 299.0, 10.0),
+        (400.0, 400.0, 400.0),
+    ]
+    rows += [tuple(rng.normal(size=3) * scale) for scale in (60, 150, 400) for _ in range(8)]
+    limit = float(np.finfo(np.float32).max)
+    for z in np.array(rows, np.float32):
+        for precision in np.array([2.0, 1e5], np.float32):
+            loss, slope = jax.device_get(run(z, precision))
+            with mp.workdps(400):
+                value, slopes, sizes = oracle_forward(z, log_probs, mp.mpf(float(precision)), mp.mpf(offset), mp.mpf(1))
+            assert in_tolerances(loss, value, 1e-5 * value + 1e-7, limit) <= 1, (z, precision, loss, mp.nstr(value, 9))
+            for got, exact, size in zip(slope, slopes, sizes):
+                assert in_tolerances(got, exact, max(1e-5 * size, mp.mpf("1e-6")), limit) <= 1, (z, precision, got, mp.nstr(exact, 9))
+
+
 FORWARD_EXTREMES = {  # logits, unnormalised target log-probabilities, precision
     "equal means, one huge": ((80.0,) * 4, (0.0,) * 4, 1e12),
     "equal means, close": ((14.91, 14.91, 14.91, 14.91), (0.0,) * 4, 1.2e7),
