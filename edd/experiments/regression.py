@@ -14,7 +14,7 @@ from edd.data import tabular
 from edd.distillers import gaussian
 from edd.distillers.base import Distiller
 from edd.distillers.regression import PredictiveMixture, mean_and_variance
-from edd.experiments import build, predict, record, regression_report, results, stages
+from edd.experiments import build, predict, record, regression_figures, regression_report, results, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.regression_settings import Regression
 from edd.metrics import regression as metrics
@@ -92,14 +92,14 @@ def shrink(settings: Regression) -> Regression:
 
 
 def one_part(settings: Regression, label: str, split: int, train: tabular.Table, test: tabular.Table) -> dict:
-    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `regression_report.LEVELS`}, ...}."""
+    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `regression_figures.LEVELS`}, ...}."""
     scaling = tabular.fit_scaling(train)
     inputs, labels = tabular.scale(train, scaling)
     seed = stages.stage_seed(settings.seed, f"{label}-{split}")
     test_inputs = tabular.scale(test, scaling)[0]
     score = functools.partial(scores, test=test, scaling=scaling)
     arrays = {"inputs": inputs, "labels": labels}
-    rows, mixtures = {}, {}
+    rows, mixtures, latents = {}, {}, {}
 
     teacher, seconds = _members(settings.ensemble, "teacher", arrays, seed)
     function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
@@ -123,14 +123,36 @@ def one_part(settings: Regression, label: str, split: int, train: tabular.Table,
     design = predict.stream(function, inputs[kept], len(kept), 1)
     for name, student in settings.students.items():
         distiller = build.regression_distiller(student, len(design))
-        mixture, extra = distil(name, student, distiller, inputs[kept], design, test_inputs, seed)
+        mixture, extra, state = distil(name, student, distiller, inputs[kept], design, test_inputs, seed)
+        if "posterior" in state:
+            latents[name] = _leading(state["posterior"].mean)
         each = [score(one) for one in mixture]
         rows[name] = {key: float(np.mean([row[key] for row in each])) for key in each[0]} | extra
         if len(mixture[0].means) > 1:
             rows[name]["variance_ratio"] = float(np.mean([one.means.var(0).mean() for one in mixture]) / outputs[..., 0].var(0).mean())
         mixtures[name] = mixture[0]
     curves = {name: _curve(mixture, test, scaling) for name, mixture in mixtures.items()}
-    return {"rows": rows, "curves": curves, "num_train": len(labels), "num_features": inputs.shape[1]}
+    shown = {name: mixtures[name] for name in ("Teachers", *(latents or settings.students)) if name in mixtures}
+    extra = {"intervals": _intervals(shown, test, scaling), "latents": latents}
+    return {"rows": rows, "curves": curves, **extra, "num_train": len(labels), "num_features": inputs.shape[1]}
+
+
+def _intervals(mixtures: dict[str, PredictiveMixture], test: tabular.Table, scaling: tabular.Scaling, count: int = 60) -> dict:
+    """Lower end, mean and upper end of the central 95 % intervals at evenly spaced test points in order of the target."""
+    order = np.argsort(test.targets)[np.linspace(0, len(test.targets) - 1, min(count, len(test.targets))).astype(int)]
+    rows = {}
+    for name, mixture in mixtures.items():
+        means, variances = (each[:, order] for each in _own_unit(mixture, scaling))
+        ends = [metrics.gaussian_mixture_quantile(means, variances, probability) for probability in (0.025, 0.975)]
+        rows[name] = np.stack([ends[0], means.mean(0), ends[1]], -1).tolist()
+    return {"targets": test.targets[order].tolist(), "rows": rows}
+
+
+def _leading(latents: np.ndarray) -> list:
+    """The latents [M, q] of the first seed on the two directions in which they vary most."""
+    first = np.asarray(latents)[0]
+    _, _, directions = np.linalg.svd(first - first.mean(0), full_matrices=False)
+    return (first @ directions[:2].T).tolist() if len(directions) > 1 else np.pad(first[:, :1], ((0, 0), (0, 1))).tolist()
 
 
 def _members(ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int) -> tuple[predict.Trained, float]:
@@ -158,8 +180,8 @@ def _fitting(training: settings_lib.Training, num_examples: int) -> settings_lib
 
 def distil(
     name: str, student: settings_lib.Student, distiller: Distiller, inputs: np.ndarray, members: np.ndarray, test: np.ndarray, seed: int
-) -> tuple[list[PredictiveMixture], dict]:
-    """Trains a student on members' (mean, variance) [M, n, 2] at `inputs`; its mixture at `test` for each seed, and its costs."""
+) -> tuple[list[PredictiveMixture], dict, dict]:
+    """Trains a student on members' (mean, variance) [M, n, 2] at `inputs`: its mixture at `test` for each seed, costs, state [R, ...]."""
     arrays = {"inputs": inputs, "labels": np.zeros(len(inputs), np.float32)}
     if distiller.targets is not None:
         arrays["targets"] = jax.device_get(jax.jit(distiller.targets)(jnp.asarray(members)))
@@ -181,7 +203,7 @@ def distil(
     found = jax.device_get(function(test))
     one = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params))
     mixtures = [jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in range(len(trained.seeds))]
-    return mixtures, {"parameters": predict.num_parameters(*one), "seconds": seconds}
+    return mixtures, {"parameters": predict.num_parameters(*one), "seconds": seconds}, trained.state
 
 
 def scores(mixture: PredictiveMixture, *, test: tabular.Table, scaling: tabular.Scaling) -> dict[str, float]:
@@ -202,4 +224,4 @@ def _own_unit(mixture: PredictiveMixture, scaling: tabular.Scaling) -> tuple[np.
 
 def _curve(mixture: PredictiveMixture, test: tabular.Table, scaling: tabular.Scaling) -> list[float]:
     means, variances = _own_unit(mixture, scaling)
-    return [metrics.interval_coverage(means, variances, test.targets, level) for level in regression_report.LEVELS]
+    return [metrics.interval_coverage(means, variances, test.targets, level) for level in regression_figures.LEVELS]

@@ -5,9 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
-import numpy as np
-
-from edd.experiments import html, results, style
+from edd.experiments import html, regression_figures, results
 from edd.experiments.tables import Cell, Table, number
 
 SCHEMA = "edd.regression/1"
@@ -25,7 +23,6 @@ CONVENTIONS = {
     "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; far below 1: collapsed",
 }
 COLLAPSED = 0.1
-LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, reference: dict) -> dict:
@@ -140,55 +137,36 @@ def opening(found: dict) -> list[str]:
     return sentences
 
 
-def calibration_figure(found: dict):
-    """Observed coverage of central intervals against their level, a panel for each set, mean over splits."""
-    sets = list(found["summary"])
-    rows = list(dict.fromkeys(row for part in found["parts"] for row in part["curves"]))
-    colours = {row: "#111111" if row == "Teachers" else style.STUDENT_COLOURS[i % len(style.STUDENT_COLOURS)] for i, row in enumerate(rows)}
-
-    def draw(figure, axes):
-        for axis, data in zip(axes, sets):
-            axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle=":")
-            for row in rows:
-                curves = [part["curves"][row] for part in found["parts"] if part["set"] == data and row in part["curves"]]
-                axis.plot(LEVELS, np.mean(curves, 0), color=colours[row], label=row, linewidth=2.2 if row == "Teachers" else 1.3)
-            axis.set_title(data)
-            axis.set_xlabel("level of the interval")
-        axes[0].set_ylabel("share of targets inside")
-        axes[0].legend(loc="upper left")
-
-    return style.panels(draw, len(sets), columns=3, height=2.9)
-
-
 def write(found: dict, out: pathlib.Path) -> None:
-    """results.json, report.md, report.html, figures/calibration.png: complete, or the old files stay."""
+    """results.json, report.md, report.html and figures/: complete, or the old files stay."""
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     title = f"{found['settings'].get('name', 'regression')}: Gaussian distillation on tables"
     made, sentences = tables(found), opening(found)
     if found["settings"].get("smoke"):
         sentences.insert(0, "A smoke run: two steps on an invented table show that everything runs; the numbers mean nothing.")
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        figure = pathlib.Path(folder) / "calibration.png"
-        calibration_figure(found).savefig(figure, dpi=120)
-        (out / "figures").mkdir(exist_ok=True)
-        caption = (
-            "Calibration of intervals: observed coverage against the level, mean over splits; the teachers' curve is the one to match."
-        )
-        body = [f"<h1>{html.escape(title)}</h1>", "<ul>" + "".join(f"<li>{html.prose(line)}</li>" for line in sentences) + "</ul>"]
-        for table in made:
-            body += [f"<h2>{html.escape(table.title)}</h2>", html.table_html(table)]
-        body += ["<h2>Figures</h2>", html.figure_html(figure, caption)]
-        body += ["<footer><h2>Conventions</h2>", html.definition_list(CONVENTIONS)]
-        body += ["<h2>The run</h2>", html.definition_list(results.flatten(found["run"])), "</footer>"]
-        page = html.page(title, body)
-        shutil.move(figure, out / "figures" / "calibration.png")
+    body = [f"<h1>{html.escape(title)}</h1>", "<ul>" + "".join(f"<li>{html.prose(line)}</li>" for line in sentences) + "</ul>"]
     parts = [f"# {title}", "\n".join(f"- {line}" for line in sentences)]
     for table in made:
+        body += [f"<h2>{html.escape(table.title)}</h2>", html.table_html(table)]
         parts += [f"## {table.title}", html.table_markdown(table)]
-    parts += ["## Figures", f"![{caption}](figures/calibration.png)"]
+    body, parts = [*body, "<h2>Figures</h2>"], [*parts, "## Figures"]
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        for name, (draw, caption) in regression_figures.FIGURES.items():
+            figure = draw(found["parts"])
+            if figure is not None:
+                path = pathlib.Path(folder) / f"{name}.png"
+                figure.savefig(path, dpi=120)
+                body.append(html.figure_html(path, caption))
+                parts.append(f"![{caption}](figures/{name}.png)")
+        (out / "figures").mkdir(exist_ok=True)
+        for path in sorted(pathlib.Path(folder).iterdir()):
+            shutil.move(path, out / "figures" / path.name)
+    information = results.flatten(found["run"])
+    body += ["<footer><h2>Conventions</h2>", html.definition_list(CONVENTIONS)]
+    body += ["<h2>The run</h2>", html.definition_list(information), "</footer>"]
     parts += ["## Conventions", "\n".join(f"- **{name}**: {text}" for name, text in CONVENTIONS.items())]
-    parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in results.flatten(found["run"]).items())]
+    parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in information.items())]
     results.save(found, out)
     results.write_atomically(out / "report.md", "\n\n".join(parts) + "\n")
-    results.write_atomically(out / "report.html", page)
+    results.write_atomically(out / "report.html", html.page(title, body))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edd.experiments import launch, regression, regression_report, report, results, settings
+from edd.experiments import launch, regression, regression_figures, regression_report, report, results, settings
 from edd.experiments.regression_settings import Regression
 
 
@@ -44,7 +44,8 @@ def test_a_study_from_end_to_end_is_resumed_by_parts(config, tmp_path, monkeypat
         assert row["crps"]["n"] == 2 and np.isfinite(row["crps"]["mean"]) and row["crps"]["standard_error"] >= 0
     text = (out / "report.md").read_text()
     assert "| DLF, paper | 0.2500 |" in text and "LBE has collapsed" in text and "<script" not in (out / "report.html").read_text()
-    assert (out / "figures" / "calibration.png").stat().st_size > 5000
+    for name in regression_figures.FIGURES:
+        assert (out / "figures" / f"{name}.png").stat().st_size > 5000
     monkeypatch.setattr(regression, "one_part", lambda settings, label, split, *_: {**part(split, label), "again": True})
     (out / "parts" / "mine-1.json").unlink()
     again = regression.run(config, out, progress=False)["parts"]
@@ -56,7 +57,7 @@ def test_a_study_from_end_to_end_is_resumed_by_parts(config, tmp_path, monkeypat
 def part(split, data="a", crps=1.0, kept=0.5):
     rows = {"Single": {"crps": 2.0}, "Teachers": {"crps": 1.0}, "DLF": {"crps": crps, "variance_ratio": kept}}
     rows = {name: {"rmse": 1.0, "nll": 0.0, "coverage": 0.9, "parameters": 5, "seconds": 1.0, **row} for name, row in rows.items()}
-    curves = {name: list(regression_report.LEVELS) for name in rows}
+    curves = {name: list(regression_figures.LEVELS) for name in rows}
     return {"set": data, "split": split, "rows": rows, "curves": curves}
 
 
