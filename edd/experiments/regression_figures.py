@@ -86,7 +86,7 @@ def latents(parts: list[dict]):
 FIGURES = {
     "calibration": (
         calibration,
-        "Observed coverage of central intervals against their level, mean over splits; to match: the teachers' curve.",
+        "Observed coverage of intervals against their level, mean over splits; to match: the teachers' curve.",
     ),
     "intervals": (intervals, "Central 95 % intervals at test points of the first split, in order of their target; black: the target."),
     "latents": (latents, "The teachers in the student's latent space (its two leading directions); circles: N(0, I), one and two sigma."),
