@@ -42,12 +42,6 @@ def make(
     noise = aleatoric(aleatoric_mode)
     columns = 1 + noise.num_outputs
 
-    def student(make_backbone):
-        try:
-            return make_backbone(num_members * columns, num_members=num_members)
-        except TypeError as error:
-            raise ValueError("batch_ensemble needs a backbone that shares weights between members: model 'batch_ensemble_mlp'") from error
-
     def targets(member_outputs):
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
 
@@ -60,28 +54,6 @@ def make(
         means, logs = split(outputs)
         return 0.5 * jnp.square(means - targets["means"]).mean(-1) + noise.loss(logs, targets["noise"])
 
-    def penalty(variables, params, state, key):
-        del params, state, key
-        layers = variables["params"].values()
-        return decay * sum(jnp.square(layer[name] - 1).sum() for layer in layers for name in FACTORS)
-
-    def scaled(gradients):
-        """Factors see one member's share of the mean loss each: multiplied by M they move as the shared weights do."""
-
-        def scale(path, leaf):
-            return leaf * num_members if path[-1].key in FACTORS else leaf
-
-        return jax.tree_util.tree_map_with_path(scale, gradients)
-
-    def finalize(model, variables, params, state):
-        if not merged:
-            return model, variables, params, state
-        layers = {name: merge(layer, averaging) for name, layer in variables["params"].items()}
-        hidden = sorted((name for name in layers if name.startswith("hidden_")), key=lambda name: int(name.split("_")[1]))
-        plain = {f"Dense_{index}": layers[name] for index, name in enumerate(hidden)} | {"output": layers["output"]}
-        widths = tuple(int(layers[name]["kernel"].shape[1]) for name in hidden)
-        return mlp.make(columns, widths=widths), {**variables, "params": plain}, params, state
-
     def update(statistics, variables, params, state, step):
         del state, step
         return variables, params, {"noise": noise.fit(statistics)}
@@ -93,16 +65,42 @@ def make(
         return PredictiveMixture(jnp.broadcast_to(jnp.moveaxis(means, -1, 0), variances.shape), variances)
 
     return Distiller(
-        student=student,
+        student=lambda make_backbone: _student(make_backbone, num_members, columns),
         init=lambda key: ({}, {"noise": no_law()}),
         targets=targets,
         loss=loss,
         predict=predict,
-        penalty=penalty if decay else None,
+        penalty=(lambda variables, *_: decay * _distance_to_one(variables)) if decay else None,
         statistics=lambda outputs, targets, params, state: noise.statistics(targets["noise"]),
         update=update,
         update_from="design_set",
         update_every=ONCE,
-        finalize=finalize,
-        gradient_transform=scaled if merged else None,
+        finalize=(lambda *network: _merged(*network, averaging=averaging, columns=columns)) if merged else lambda *network: network,
+        gradient_transform=(lambda gradients: _scaled(gradients, num_members)) if merged else None,
     )
+
+
+def _student(make_backbone, num_members: int, columns: int):
+    try:
+        return make_backbone(num_members * columns, num_members=num_members)
+    except TypeError as error:
+        raise ValueError("batch_ensemble needs a backbone that shares weights between members: model 'batch_ensemble_mlp'") from error
+
+
+def _distance_to_one(variables):
+    return sum(jnp.square(layer[name] - 1).sum() for layer in variables["params"].values() for name in FACTORS)
+
+
+def _scaled(gradients, num_members: int):
+    """Factors see one member's share of the mean loss each: multiplied by M they move as the shared weights do."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * num_members if path[-1].key in FACTORS else leaf, gradients)
+
+
+def _merged(model, variables, params, state, *, averaging: str, columns: int):
+    """The members as one plain perceptron."""
+    del model
+    layers = {name: merge(layer, averaging) for name, layer in variables["params"].items()}
+    hidden = sorted((name for name in layers if name.startswith("hidden_")), key=lambda name: int(name.split("_")[1]))
+    plain = {f"Dense_{index}": layers[name] for index, name in enumerate(hidden)} | {"output": layers["output"]}
+    widths = tuple(int(layers[name]["kernel"].shape[1]) for name in hidden)
+    return mlp.make(columns, widths=widths), {**variables, "params": plain}, params, state

@@ -75,8 +75,9 @@ def log_mean_probs(member_log_probs: Float[Array, "M *B K"], temperature: ArrayL
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> print(jnp.exp(log_mean_probs(jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]])))).round(4))
-      [0.7 0.3]
+      >>> mean = jnp.exp(log_mean_probs(jnp.log(jnp.array([[0.9, 0.1], [0.5, 0.5]]))))
+      >>> [round(float(prob), 4) for prob in mean]
+      [0.7, 0.3]
     """
     members = checks.as_float(member_log_probs, "member_log_probs")
     checks.members(members, "member_log_probs")

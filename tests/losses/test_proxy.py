@@ -220,7 +220,7 @@ def test_forward_kl_limits():
     [
         ({"prior": "code"}, ValueError, "prior"),
         ({"offset": -1.0}, ValueError, "offset"),
-        ({"offset": jnp.float32(1.0)}, TypeError, "offset"),
+        ({"offset": jnp.ones(2)}, TypeError, "offset"),
         ({"target_offset": -1.0}, ValueError, "target_offset"),
         ({"max_concentration": 1.0}, ValueError, "max_concentration"),
         ({"logits": jnp.zeros((2, 4))}, ValueError, "logits"),
