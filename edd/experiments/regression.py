@@ -156,26 +156,27 @@ def _leading(latents: np.ndarray) -> list:
 
 
 def _members(ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int) -> tuple[predict.Trained, float]:
-    """An ensemble trained on labels, its diverged members left out, and the seconds that took."""
-    distiller = gaussian.make_teacher()
+    """An ensemble trained on labels, and the seconds that took."""
+    return _fit(name, ensemble.training, gaussian.make_teacher(), arrays, ensemble.num_members, seed)
+
+
+def _fit(
+    name: str, training: settings_lib.Training, distiller: Distiller, arrays: dict, num_replicas: int, seed: int
+) -> tuple[predict.Trained, float]:
+    """Networks trained side by side on a table, diverged ones left out, and the seconds that took; batches no larger than the table."""
     began = time.perf_counter()
     trained = stages.fit(
         name,
-        _fitting(ensemble.training, len(arrays["labels"])),
-        distiller.student(build.backbone(ensemble.training.model)),
+        dataclasses.replace(training, batch_size=min(training.batch_size, len(arrays["inputs"]))),
+        distiller.student(build.backbone(training.model)),
         distiller,
         arrays,
         lambda x: x,
-        num_replicas=ensemble.num_members,
+        num_replicas=num_replicas,
         seed=seed,
         progress=False,
     )
-    return predict.survivors(trained, f"members of {name!r}"), time.perf_counter() - began
-
-
-def _fitting(training: settings_lib.Training, num_examples: int) -> settings_lib.Training:
-    """Batches no larger than the table."""
-    return dataclasses.replace(training, batch_size=min(training.batch_size, num_examples))
+    return predict.survivors(trained, f"networks of {name!r}"), time.perf_counter() - began
 
 
 def distil(
@@ -185,20 +186,7 @@ def distil(
     arrays = {"inputs": inputs, "labels": np.zeros(len(inputs), np.float32)}
     if distiller.targets is not None:
         arrays["targets"] = jax.device_get(jax.jit(distiller.targets)(jnp.asarray(members)))
-    began = time.perf_counter()
-    trained = stages.fit(
-        name,
-        _fitting(student.training, len(inputs)),
-        distiller.student(build.backbone(student.training.model)),
-        distiller,
-        arrays,
-        lambda x: x,
-        num_replicas=student.seeds,
-        seed=seed,
-        progress=False,
-    )
-    seconds = time.perf_counter() - began
-    trained = predict.survivors(trained, f"seeds of student {name!r}")
+    trained, seconds = _fit(name, student.training, distiller, arrays, student.seeds, seed)
     function = predict.replica_function(trained, lambda x: x, jax.random.key(stages.stage_seed(seed, "predict")))
     found = jax.device_get(function(test))
     one = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params))
