@@ -5,6 +5,7 @@ lengths open. Five of the twenty published splits by default. Expected: the DLF 
 Argument: comma-separated, any of all_splits, splits=A-B, sets=boston+energy, two_layers (the paper's text instead of its parameter
 counts), smoke.
 Needs: a folder with uci/SET/data.csv and test_idx.npy (--data_dir or TFDS_DATA_DIR).
+Not run at this size yet: one split of one set takes more than five minutes on two cores.
 Command: python launch/run.py --config configs/uci_gaussian.py --workdir runs/uci --data_dir DIR
 """
 
