@@ -18,7 +18,17 @@ from edd.math import checks
 from edd.math.polygamma import promote
 from edd.typing import Array, ArrayLike, Float
 
-__all__ = ["Expansion", "Fit", "MatrixExpansion", "expand_statistics", "expansion", "fit_latents", "linear_m_step", "matrix_expansion"]
+__all__ = [
+    "Expansion",
+    "Fit",
+    "MatrixExpansion",
+    "expand_statistics",
+    "expansion",
+    "fit_latents",
+    "linear_m_step",
+    "matrix_expansion",
+    "squared_error",
+]
 
 
 class Expansion(NamedTuple):
@@ -59,6 +69,9 @@ def matrix_expansion(posterior: MatrixPosterior) -> MatrixExpansion:
     """The parameter-expansion step of the matrix form, over the latent dimensions: rows of Z_m ~ N(shift, factor factor^T).
 
     With K = 1 this is `expansion`.
+
+    References:
+      Specification 1.4 and 2.9.
     """
     shift = posterior.mean.mean(0)
     centred = posterior.mean - shift[None]
@@ -69,7 +82,11 @@ def matrix_expansion(posterior: MatrixPosterior) -> MatrixExpansion:
 
 
 def expand_statistics(statistics: Statistics, change: Expansion) -> Statistics:
-    """The sums over the same design points after mean <- mean + loading shift and loading <- loading factor."""
+    """The sums over the same design points after mean <- mean + loading shift and loading <- loading factor.
+
+    References:
+      Specification 2.9.
+    """
     gram, cross, squares, count = statistics
     moved = cross - (gram @ change.shift)[None]
     length = change.shift @ gram @ change.shift
@@ -79,7 +96,11 @@ def expand_statistics(statistics: Statistics, change: Expansion) -> Statistics:
 
 
 def squared_error(statistics: Statistics, posterior: Posterior) -> Float[Array, ""]:
-    """`losses.latent_factor.expected_squared_error` summed over the design points, from their sums."""
+    """`losses.latent_factor.expected_squared_error` summed over the design points, from their sums.
+
+    References:
+      Specification 2.2 and 2.3.
+    """
     fitted = jnp.einsum("mq,qp,mp->", posterior.mean, statistics.gram, posterior.mean)
     explained = 2 * (posterior.mean * statistics.cross).sum() - fitted
     spread = posterior.mean.shape[0] * (statistics.gram * posterior.covariance).sum()

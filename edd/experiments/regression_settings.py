@@ -13,7 +13,7 @@ class Tables:
       sets: UCI names ("boston", "concrete", ...) or paths of CSV files with the target in the last column.
       splits: numbers of the splits, from 0.
       data_dir: folder that holds uci/; None reads TFDS_DATA_DIR.
-      num_design: share of the training rows that the students see (with the teachers' predictions), in (0, 1].
+      design_fraction: share of the training rows that the students see (with the teachers' predictions), in (0, 1].
     """
 
     sets: list = dataclasses.field(default_factory=lambda: ["boston"])

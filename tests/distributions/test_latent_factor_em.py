@@ -131,3 +131,23 @@ def test_bad_input():
         em.linear_m_step(jnp.zeros((3, 4)), posterior)
     with pytest.raises(ValueError, match="outputs must be finite"):
         em.linear_m_step(jnp.full((2, 4), jnp.nan), posterior)
+
+
+@pytest.mark.parametrize("expand", [False, True])
+def test_fitting_from_sums_equals_passes_over_the_points(expand, x64):
+    loading, outputs = members_of(members=8, points=9)
+    mean, loading, noise = outputs.mean(0) + 0.3, loading * 0.4, 0.5
+    found = em.fit_latents(model.statistics(outputs - mean, loading), noise, iterations=3, expand=expand)
+    start = model.marginal_log_likelihood(outputs - mean, loading, noise)
+    moved = (mean + loading @ np.asarray(found.change.shift), loading @ np.asarray(found.change.factor))
+    for _ in range(3):
+        if expand:
+            change = em.expansion(model.posterior(outputs - mean, loading, noise))
+            mean, loading = mean + loading @ np.asarray(change.shift), loading @ np.asarray(change.factor)
+        posterior = model.posterior(outputs - mean, loading, noise)
+        noise = losses.expected_squared_error(outputs - mean, loading, posterior).sum() / outputs.size
+    np.testing.assert_allclose(moved[0], mean, rtol=1e-9)
+    np.testing.assert_allclose(moved[1], loading, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.noise_variance, noise, rtol=1e-9)
+    np.testing.assert_allclose(found.posterior.mean, model.posterior(outputs - mean, loading, noise).mean, rtol=1e-8, atol=1e-10)
+    assert model.marginal_log_likelihood(outputs - mean, loading, noise) > start
