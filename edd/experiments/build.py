@@ -184,10 +184,13 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
     students = {
         name: dataclasses.replace(student, seeds=1, training=small(student.training)) for name, student in settings.students.items()
     }
-    ensemble = dataclasses.replace(
-        settings.ensemble, num_members=min(settings.ensemble.num_members, 2), training=small(settings.ensemble.training)
-    )
+
+    def few(ensemble):
+        return dataclasses.replace(ensemble, num_members=min(ensemble.num_members, 2), training=small(ensemble.training))
+
+    baselines = {name: few(baseline) for name, baseline in settings.baselines.items()}
     heat_map_points = min(settings.evaluation.heat_map_points, 16)
     evaluation = dataclasses.replace(settings.evaluation, num_resamples=10, heat_map_points=heat_map_points)
     spec = dataclasses.replace(settings.data, validation=0.0)
-    return dataclasses.replace(settings, data=spec, ensemble=ensemble, students=students, evaluation=evaluation, smoke=True)
+    changes = {"students": students, "baselines": baselines, "evaluation": evaluation}
+    return dataclasses.replace(settings, data=spec, ensemble=few(settings.ensemble), **changes, smoke=True)

@@ -211,11 +211,23 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
 
 
 def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib.Path | None, *, progress: bool = True) -> Trained:
-    """Trains the ensemble; a diverged member is there, not alive (see `predict.survivors`)."""
-    spec = settings.ensemble
+    """Trains the teachers; a diverged member is there, not alive (see `predict.survivors`)."""
+    return train_ensemble(TEACHER, settings.ensemble, settings, sets, workdir, progress=progress)
+
+
+def train_ensemble(
+    name: str,
+    spec: settings_lib.Ensemble,
+    settings: settings_lib.Settings,
+    sets: build.Sets,
+    workdir: pathlib.Path | None,
+    *,
+    progress: bool = True,
+) -> Trained:
+    """Trains an ensemble on labels, the teachers or a baseline, in the stage called `name`."""
     distiller = build.METHODS["supervised"](0, sets.info.num_classes, smoothing=spec.smoothing)
     return fit(
-        TEACHER,
+        name,
         spec.training,
         distiller.student(build.backbone(spec.training.model)),
         distiller,
