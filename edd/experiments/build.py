@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources
-from edd.distillers import batch_ensemble, dlf, end, end2, gaussian, hydra, proxy, supervised
+from edd.distillers import batch_ensemble, dlf, edfm, end, end2, gaussian, hydra, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
 from edd.models import batch_ensemble_mlp, cifar_resnet, cnn, mlp, wide_resnet
@@ -28,6 +28,8 @@ METHODS = {
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
+    "edfm": edfm.make,
+    "mimo": mimo.make,
 }
 
 REGRESSION_METHODS = {
@@ -105,9 +107,9 @@ def method_in_words(student: settings_lib.Student) -> str:
     return f"{student.method}: " + ", ".join(f"{name}={value}" for name, value in {**defaults, **student.options}.items())
 
 
-def num_steps(training: settings_lib.Training, num_examples: int) -> int:
-    """Steps of a training program: whole batches only, so an epoch is N // batch_size steps; at least 1 in all."""
-    steps = max(1, math.ceil(training.epochs * (num_examples // training.batch_size)))
+def num_steps(training: settings_lib.Training, steps_per_epoch: int) -> int:
+    """Steps of a training program, at least 1."""
+    steps = max(1, math.ceil(training.epochs * steps_per_epoch))
     return min(steps, training.max_steps) if training.max_steps else steps
 
 

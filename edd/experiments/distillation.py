@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from edd.data import augment, sources
-from edd.distillers.base import softmax_prediction
+from edd.distillers.base import ensemble_prediction, softmax_prediction
 from edd.ensembles import members
 from edd.experiments import build, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
@@ -106,8 +106,12 @@ def check(settings: settings_lib.Settings) -> None:
                 raise ValueError(f"{section}.{name}: the name is also a folder's, it must not hold a slash or start with a dot")
             if name in TAKEN or (section == "students" and name in settings.baselines):
                 raise ValueError(f"{section}.{name}: this name is taken by another row or stage, choose another")
-    for student in settings.students.values():
-        build.distiller(student, settings.ensemble.num_members, 2, 1)
+    for name, student in settings.students.items():
+        layout = build.distiller(student, settings.ensemble.num_members, 2, 1).multi_input
+        try:
+            layout is None or layout.num_examples(student.training.batch_size)
+        except ValueError as error:
+            raise ValueError(f"students.{name}.training: {error}") from None
 
 
 def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
@@ -143,7 +147,7 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
     size = predict.num_parameters(one_member)
     functions = {
         "Single": predict.first_replica_function(teacher, preprocess, key),
-        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, ensemble_prediction),
     }
     for name, trained in others.items():
         functions[name] = row_function(name, trained, preprocess, key, settings)
@@ -172,7 +176,7 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
 def row_function(name: str, trained: predict.Trained, preprocess: Callable, key, settings: settings_lib.Settings) -> Callable:
     """inputs [B, *S] -> Prediction [B, ...] of one row: the whole of a baseline ensemble, or the first seed of a student."""
     if name in settings.baselines:
-        return predict.member_logits_function(trained.model, trained.variables, preprocess, predict.ensemble_prediction)
+        return predict.member_logits_function(trained.model, trained.variables, preprocess, ensemble_prediction)
     return predict.first_replica_function(trained, preprocess, key)
 
 
@@ -183,7 +187,7 @@ def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int, numbers)
         batches = [jax.device_get(function(logits[:, start : start + batch_size])) for start in range(0, logits.shape[1], batch_size)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
-    single, whole, proxy = map(jax.jit, (softmax_prediction, predict.ensemble_prediction, predict.proxy_prediction))
+    single, whole, proxy = map(jax.jit, (softmax_prediction, ensemble_prediction, predict.proxy_prediction))
     rows = []
     for position, number in enumerate(numbers):
         alone = {name: over(lambda x: single(x[0]), logits[position : position + 1]) for name, logits in member_logits.items()}
@@ -201,7 +205,7 @@ def make_grid(teacher: predict.Trained, others: dict[str, predict.Trained], sets
     extent, preprocess, key = (-half, half, -half, half), augment.preprocess(sets.info), jax.random.key(0)
     inputs = heatmaps.grid_points(extent, (points, points))
     functions = {
-        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, ensemble_prediction),
         **{name: row_function(name, trained, preprocess, key, settings) for name, trained in others.items()},
     }
     found = {name: predict.stream(function, inputs, settings.evaluation.batch_size, 0) for name, function in functions.items()}
@@ -218,6 +222,7 @@ def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
     raw = jax.ShapeDtypeStruct((2, *info.input_shape), info.dtype)
     example = jax.eval_shape(augment.preprocess(info), raw)
     labels, key = jax.ShapeDtypeStruct((2,), "int32"), jax.eval_shape(lambda: jax.random.key(0))
+    keys = jax.eval_shape(lambda key: jax.random.split(key, 2), key)
     members = jax.ShapeDtypeStruct((settings.ensemble.num_members, 2, info.num_classes), "float32")
     sizes = {}
     ensembles = {stages.TEACHER: settings.ensemble, **settings.baselines}
@@ -231,7 +236,7 @@ def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
         params, state = jax.eval_shape(distiller.init, key)
         outputs, _ = jax.eval_shape(lambda v, x, model=model: model.apply(v, x, train=False, rngs=None), variables, example)
         targets = None if distiller.targets is None else jax.eval_shape(distiller.targets, members)
-        loss = jax.eval_shape(distiller.loss, outputs, targets, params, state, labels, key)
+        loss = jax.eval_shape(distiller.loss, outputs, targets, params, state, labels, keys)
         if loss.shape != (2,):
             raise ValueError(f"{name}: the loss of 2 examples must have shape (2,), got {loss.shape}")
         sizes[name] = predict.num_parameters(variables, params)

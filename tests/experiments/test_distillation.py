@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edd import experiments
+from edd.distillers.base import ensemble_prediction
 from edd.experiments import distillation, predict, settings, stages
 from edd.training import checkpoint
 
@@ -58,7 +59,7 @@ def test_a_baseline_is_an_ensemble_of_its_own_trained_on_labels(finished):
     sets = distillation.build.data(whole)
     alone = stages.train_ensemble("small ensemble", whole.baselines["small ensemble"], whole, sets, None, progress=False)
     logits = predict.members.apply(alone.model, alone.variables, sets.test.inputs).logits
-    expected = predict.ensemble_prediction(logits)
+    expected = ensemble_prediction(logits)
     nll = -np.asarray(expected.log_probs)[np.arange(len(sets.test.labels)), sets.test.labels].mean()
     assert row["metrics"]["classification"]["nll"]["value"] == pytest.approx(nll, rel=1e-4)
     again = stages.train_ensemble("small ensemble", whole.baselines["small ensemble"], whole, sets, workdir, progress=False)
@@ -89,6 +90,11 @@ def test_another_run_in_the_same_directory_is_refused(finished):
             {"students": {"x": {"method": "proxy", "options": {"ofset": 1.0}, "training": TRAINING}}},
             "option 'ofset': did you mean 'offset'",
         ),
+        (
+            {"students": {"m": {"method": "mimo", "options": {"batch_repetition": 3}, "training": TRAINING}}},
+            "students.m.training: batch_size must be a multiple of batch_repetition 3, got 16",
+        ),
+        ({"students": {"m": {"method": "mimo", "options": {"num_input": 3}, "training": TRAINING}}}, "did you mean 'num_inputs'"),
         ({"students": {"Ensemble": {"method": "proxy", "training": TRAINING}}}, "choose another"),
         ({"students": {"small ensemble": {"method": "proxy", "training": TRAINING}}}, "students.small ensemble: .* choose another"),
         ({"baselines": {"teacher": {"num_members": 2, "training": SMALL}}}, "baselines.teacher: .* choose another"),
