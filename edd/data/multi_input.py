@@ -22,7 +22,7 @@ class MultiInput:
       ValueError: an option out of range.
 
     References:
-      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction", sections 2 and 4.3 (both repetitions).
+      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction" (both repetitions; the order is that of its code).
 
     Examples:
       >>> rows = MultiInput(3, batch_repetition=2, input_repetition=0.5).rows(4, 0)

@@ -42,8 +42,8 @@ def make(
       ValueError: an option out of range.
 
     References:
-      Park et al. 2025, "Ensemble Distribution Distillation via Flow Matching", algorithms 1 and 2; noise variance, steps and samples are the
-      defaults of its code. What its velocity network looks like is not taken over.
+      Park et al. 2025, "Ensemble Distribution Distillation via Flow Matching", algorithms 1 and 2; noise variance, steps and samples are
+      the defaults of its code, the velocity network is our own.
 
     Examples:
       >>> distiller = make(4, 10, widths=(16,))
@@ -120,12 +120,11 @@ def _one_loss(layers: PyTree, key: Key, features: Array, logits: Array, deviatio
 
 def _init_layers(key: Key, sizes: tuple[int, ...]) -> list[dict]:
     """Linear layers with LeCun's normal kernels and zero biases."""
-    pairs = list(zip(sizes[:-1], sizes[1:]))
-    keys = jax.random.split(key, len(pairs))
-    return [
-        {"kernel": jax.random.normal(each, pair) / pair[0] ** 0.5, "bias": jnp.zeros(pair[1])}
-        for each, pair in zip(keys, pairs, strict=True)
-    ]
+    layers = []
+    for index, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:])):
+        kernel = jax.random.normal(jax.random.fold_in(key, index), (inputs, outputs)) / inputs**0.5
+        layers.append({"kernel": kernel, "bias": jnp.zeros(outputs)})
+    return layers
 
 
 def _linear(layer: dict, x: Array) -> Array:

@@ -26,18 +26,19 @@ def make(
       num_classes: K, at least 2.
       num_inputs: M >= 1 inputs and heads; the logits are [B, M * K], heads first.
       batch_repetition, input_repetition: as in `MultiInput`; the training's batch size counts rows and must be a multiple of the former.
-      reduction: over the heads of a row: "sum" (the authors') or "mean" (M times smaller: another learning rate for SGD, another balance
-        with weight decay).
+      reduction: over the heads of a row: "sum" (uncertainty-baselines) or "mean" (the proxy paper's code): M times smaller, another
+        learning rate for SGD and another balance with weight decay.
 
     Returns:
-      A `Distiller` whose `targets` is None. Members' probabilities are averaged (not their logits).
+      A `Distiller` whose `targets` is None. The heads' probabilities are averaged, their disagreement measured as an ensemble's; the proxy
+      paper's MIMO rows average logits instead and read them as a Dirichlet's.
 
     Raises:
       ValueError: an option out of range.
 
     References:
-      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction", section 2; CIFAR: M = 3, batch repetition 4;
-      ImageNet: M = 2, batch repetition 2, input repetition 0.6.
+      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction"; CIFAR: M = 3, batch repetition 4; ImageNet: M = 2,
+      batch repetition 2, input repetition 0.6.
 
     Examples:
       >>> distiller = make(0, 10, num_inputs=3)

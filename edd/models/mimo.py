@@ -21,7 +21,7 @@ def make(backbone: Model, num_inputs: int) -> Model:
       ValueError: when called, training inputs whose axis 1 is not M, or inputs without a channel or feature axis.
 
     References:
-      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction", section 2.
+      Havasi et al. 2021, "Training Independent Subnetworks for Robust Prediction", figure 1.
 
     Examples:
       >>> import jax

@@ -77,7 +77,7 @@ def test_targets_put_examples_first_and_ignore_member_order(distiller, request):
 def test_losses_of_a_batch_are_the_losses_of_its_examples(distiller):
     member_logits, logits, labels = arrays(distiller)
     whole = loss_of(distiller, logits, member_logits, labels)
-    parts = [loss_of(distiller, logits[i : i + 1], member_logits[:, i : i + 1], labels[i : i + 1], [i])[0] for i in range(B)]
+    parts = [loss_of(distiller, logits[i : i + 1], member_logits[:, i : i + 1], labels[i : i + 1], slice(i, i + 1))[0] for i in range(B)]
     np.testing.assert_allclose(whole, jnp.stack(parts), rtol=2e-6, atol=1e-6)
 
 

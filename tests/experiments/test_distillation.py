@@ -20,7 +20,11 @@ def config(**changes):
         "data": {"name": "spirals", "options": {"arms": 3, "points": 20}, "ood": {"spirals_ring": {"points": 20}}},
         "ensemble": {"num_members": 3, "training": TRAINING},
         "baselines": {"small ensemble": {"num_members": 2, "training": SMALL}},
-        "students": {"proxy": {"method": "proxy", "seeds": 2, "training": TRAINING}, "EnD": {"method": "end", "training": TRAINING}},
+        "students": {
+            "proxy": {"method": "proxy", "seeds": 2, "training": TRAINING},
+            "EnD": {"method": "end", "training": TRAINING},
+            "MIMO": {"method": "mimo", "options": {"num_inputs": 3, "batch_repetition": 2}, "training": TRAINING},
+        },
         "evaluation": {"num_resamples": 5, "batch_size": 50, "heat_map": 4.0, "heat_map_points": 8},
     }
     return {**made, **changes}
@@ -39,11 +43,13 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert list((workdir / "figures").glob("*.png")) and list((workdir / "cache").glob("targets-*/progress.json"))
     run = json.loads((workdir / "run.json").read_text())
     assert run["settings"]["name"] == "tiny" and run["versions"]["jax"] and run["date"]
-    assert run["seeds"]["run"] == 0 and set(run["seeds"]) == {"run", "teacher", "small ensemble", "proxy", "EnD", "evaluation"}
+    assert run["seeds"]["run"] == 0 and set(run["seeds"]) == {"run", "teacher", "small ensemble", "proxy", "EnD", "MIMO", "evaluation"}
     for name in ("report.md", "report.html", "results.json"):
         assert str(workdir.parent) not in (workdir / name).read_text(), name
     names = {(row["name"], row["seed"]) for row in results["rows"]}
-    assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("small ensemble", 0), ("proxy", 1), ("EnD", 0)}
+    assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("small ensemble", 0), ("proxy", 1), ("EnD", 0), ("MIMO", 0)}
+    groups = {row["name"]: row["group"] for row in results["rows"]}
+    assert [groups[name] for name in ("proxy", "EnD", "MIMO")] == ["student", "student", "baseline"]  # which of them saw the teachers
 
 
 def test_a_baseline_is_an_ensemble_of_its_own_trained_on_labels(finished):
@@ -173,8 +179,10 @@ def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
 
 def test_full_sizes_are_checked_without_allocating():
     spec = config(ensemble={"num_members": 1000, "training": {"model": {"name": "mlp", "options": {"widths": [200000, 200000]}}}})
+    spec["students"]["EDFM"] = {"method": "edfm", "options": {"num_features": 5, "widths": [7]}, "training": TRAINING}
     sizes = distillation.check_shapes(settings.from_dict(settings.Settings, spec))
-    assert sizes["teacher"] > 4e10 and sizes["proxy"] == 2 * 8 + 8 + 8 * 3 + 3
+    assert sizes["teacher"] > 4e10 and sizes["proxy"] == 2 * 8 + 8 + 8 * 3 + 3 and sizes["small ensemble"] == 2 * 4 + 4 + 4 * 3 + 3
+    assert sizes["MIMO"] == 3 * 2 * 8 + 8 + 8 * 9 + 9 and sizes["EDFM"] == 2 * 8 + 8 + 8 * 5 + 5 + (5 + 9 + 3) * 7 + 7 + 7 * 3 + 3
 
 
 def test_a_student_that_diverges_is_reported_and_the_others_go_on(tmp_path):
