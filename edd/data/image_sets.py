@@ -20,6 +20,7 @@ def _colour(name: str, num_classes: int = 10, mean=_CIFAR_MEAN, std=_CIFAR_STD, 
     return Info(name, num_classes, (32, 32, 3), mean, std, "uint8", splits)
 
 
+OWN = ("tiny_imagenet",)  # sets that TFDS's catalogue lacks: a user's own TFDS directory with features "image" and "label"
 INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are standardised as CIFAR-10
     "mnist": _grey("mnist", 0.1307, 0.3081),
     "fashion_mnist": _grey("fashion_mnist", 0.2860, 0.3530),
@@ -27,6 +28,9 @@ INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are
     "cifar10": _colour("cifar10"),
     "cifar100": _colour("cifar100", 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "svhn_cropped": _colour("svhn_cropped", 10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), ("train", "test", "extra")),
+    "tiny_imagenet": Info(
+        "tiny_imagenet", 200, (64, 64, 3), (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821), "uint8", ("train", "validation")
+    ),
     "cifar10_1": _colour("cifar10_1", splits=("test",)),
     "cifar10_corrupted": _colour("cifar10_corrupted", splits=("test",)),
 }
@@ -65,6 +69,8 @@ def _builder(name: str, data_dir: str | None):
     import tensorflow_datasets as tfds
 
     base, _, config = name.partition("/")
+    if base in OWN:
+        return _own(base, data_dir)
     configs = list(tfds.builder_cls(base).builder_configs)
     if config and config not in configs:
         near = difflib.get_close_matches(config, configs, n=1)
@@ -77,6 +83,18 @@ def _builder(name: str, data_dir: str | None):
         raise FileNotFoundError(
             f"the TFDS directory of {name} in {folder or 'the default data_dir'} is damaged: {str(error).splitlines()[0]}; "
             "delete it and prepare the set again"
+        ) from error
+
+
+def _own(name: str, data_dir: str | None):
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=None if data_dir is None else str(pathlib.Path(data_dir).expanduser()))
+    except Exception as error:  # TFDS's own kinds for a name outside its catalogue and a damaged directory
+        raise FileNotFoundError(
+            f"{name} is not in TFDS's catalogue and {data_dir or 'the default data_dir'} holds no readable TFDS directory of that name: "
+            'build one (features "image" and "label", file_format="array_record") and give its folder as data_dir'
         ) from error
 
 

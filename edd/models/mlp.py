@@ -1,4 +1,4 @@
-"""Multi-layer perceptron: any number of hidden layers, dropout, optional LayerNorm before the output layer."""
+"""Multi-layer perceptron: any number of hidden layers, dropout, optional BatchNorm, and LayerNorm before the output layer."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from edd.models.base import Model, Outputs
 from edd.models.layers import linen
 from edd.models.layers.dropout import dropout
+from edd.models.layers.norm import batch_norm
 
 
 class Network(nn.Module):
@@ -15,14 +16,18 @@ class Network(nn.Module):
     widths: tuple[int, ...]
     dropout: float
     layer_norm: bool
+    batch_norm: bool
     activation: str
     dtype: jnp.dtype | None
+    axis_name: str | None
 
     @nn.compact
     def __call__(self, x, *, train: bool, keys) -> Outputs:
         x = x.reshape(x.shape[0], -1)
         for index, width in enumerate(self.widths):
             x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+            if self.batch_norm:
+                x = batch_norm(train=train, axis_name=self.axis_name, dtype=self.dtype)(x)
             x = linen.activation(self.activation)(x)
             x = dropout(keys, x, self.dropout, index, train=train)
         if self.layer_norm:
@@ -36,6 +41,7 @@ def make(
     widths: tuple[int, ...] = (64, 64),
     dropout: float = 0.0,
     layer_norm: bool = False,
+    batch_norm: bool = False,
     activation: str = "relu",
     dtype=None,
     axis_name: str | None = None,
@@ -50,9 +56,10 @@ def make(
       widths: hidden units per layer; () is a linear model.
       dropout: probability of dropping a hidden unit, in [0, 1).
       layer_norm: normalise the penultimate activations (over their features) before the output layer.
+      batch_norm: BatchNorm (momentum 0.9, epsilon 1e-5) before every activation; the layers keep their biases.
       activation: "relu", "gelu" or "tanh".
       dtype: dtype of the hidden layers, for instance jnp.bfloat16; None for the inputs'. Parameters and logits stay float32.
-      axis_name: accepted for uniformity; nothing here depends on the other examples of a batch.
+      axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
     Returns:
       `Model`; inputs are [B, *S], flattened to [B, prod(S)].
@@ -72,9 +79,8 @@ def make(
       >>> outputs.logits.shape, outputs.penultimate.shape
       ((5, 3), (5, 16))
     """
-    del axis_name
     linen.positive_integers("num_classes", (num_classes,))
     linen.activation(activation)
     linen.fraction("dropout", dropout)
-    network = Network(num_classes, linen.positive_integers("widths", widths), dropout, layer_norm, activation, dtype)
-    return linen.as_model(network, input_rank=None)
+    widths = linen.positive_integers("widths", widths)
+    return linen.as_model(Network(num_classes, widths, dropout, layer_norm, batch_norm, activation, dtype, axis_name), input_rank=None)
