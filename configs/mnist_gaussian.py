@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 TEACHER = {"batch_norm": True}
 STUDENT = {"batch_norm": True, "channels": [8, 16], "hidden": 64}
-NUM_MEMBERS, LATENT_DIM, SEEDS = 4, 8, 3
+NUM_MEMBERS, LATENT_DIM, SEEDS = 4, 8, 2
 
 
 def training(epochs: float, options: dict, batch_size: int = 128) -> dict:
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"unknown argument {arg!r}: the only one is smoke")
 
     def student(method: str, backbone: dict | None = None, **options) -> dict:
-        return {"method": method, "seeds": SEEDS, "training": training(12.0, {**STUDENT, **(backbone or {})}), "options": options}
+        return {"method": method, "seeds": SEEDS, "training": training(10.0, {**STUDENT, **(backbone or {})}), "options": options}
 
     latent = {"factor_init": "ones"}
     config = ConfigDict(
