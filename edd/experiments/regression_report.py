@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import tempfile
 
-from edd.experiments import html, regression_figures, results
+from edd.experiments import collapse, html, regression_figures, results
 from edd.experiments.tables import Cell, Table, number
 
 SCHEMA = "edd.regression/1"
@@ -20,9 +20,13 @@ CONVENTIONS = {
     "units": "RMSE and CRPS in the target's own unit, NLL in nats of that unit",
     "±": "standard error over splits (standard deviation over sqrt of their number)",
     "coverage": "share of test targets between the mixture's 2.5 % and 97.5 % quantiles; a student is to have its teachers' coverage",
-    "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; far below 1: collapsed",
+    "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; below 0.1: collapsed",
+    "loading norm": "mean over test inputs of |loading(x)|, the standard deviation of a latent factor student's functions",
 }
-COLLAPSED = 0.1
+KEPT = {
+    "variance_ratio": "Variance kept (student over teachers)",
+    "loading_norm": "Loading norm, in standard deviations of the target",
+}
 
 
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, reference: dict) -> dict:
@@ -95,10 +99,11 @@ def tables(found: dict) -> list[Table]:
             if any(value is not None for value in values):
                 lines.append([Cell(f"{row}, paper"), *(Cell(number(value, 1, decimals)) for value in values)])
         made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
-    students = [row for row in rows if any("variance_ratio" in summary[data].get(row, {}) for data in sets)]
-    kept = [[Cell(row), *(_cell(summary[data].get(row, {}).get("variance_ratio"), 3) for data in sets)] for row in students]
-    if kept:
-        made.append(Table("Variance kept (student over teachers)", ["row", *sets], [""] * (1 + len(sets)), kept, 1))
+    for name, title in KEPT.items():
+        students = [row for row in rows if any(name in summary[data].get(row, {}) for data in sets)]
+        lines = [[Cell(row), *(_cell(summary[data].get(row, {}).get(name), 3) for data in sets)] for row in students]
+        if lines:
+            made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
     for name, title, decimals in (("parameters", "Parameters", 0), ("seconds", "Seconds of training", 1)):
         lines = [[Cell(row), *(_cell(summary[data].get(row, {}).get(name), decimals, spread=False) for data in sets)] for row in rows]
         made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
@@ -129,11 +134,9 @@ def opening(found: dict) -> list[str]:
         sentences.append(
             f"{data}: of the way from a single network's CRPS {single:.4g} to the teachers' {teachers:.4g} go: " + ", ".join(shares) + "."
         )
-        sentences += [
-            f"{data}: {row} has collapsed, it keeps {100 * scores['variance_ratio']['mean']:.1f} % of the teachers' variance."
-            for row, scores in rows.items()
-            if scores.get("variance_ratio", {}).get("mean", 1) < COLLAPSED
-        ]
+        for row, scores in rows.items():
+            collapsed = collapse.told(row, scores.get("variance_ratio", {}).get("mean"))
+            sentences += [f"{data}: {collapsed}."] if collapsed else []
     return sentences
 
 

@@ -64,6 +64,7 @@ def fit(
     workdir: pathlib.Path | None = None,
     online_targets: tuple[Model, PyTree] | None = None,
     validation: dict | None = None,
+    subsets: np.ndarray | None = None,
     progress: bool = True,
 ) -> Trained:
     """Trains `num_replicas` networks side by side and returns them as shipped.
@@ -78,6 +79,7 @@ def fit(
       workdir: run directory, resumed where an earlier call stopped; None keeps nothing on disk.
       online_targets: (teacher model, stacked teacher variables) evaluated in every step.
       validation: as `arrays`; needed for `training.keep == "best"`, which ships the checkpoint of least mean loss.
+      subsets: [R, n] indices of the examples each network trains on; None: all.
       progress: show a progress bar.
 
     Raises:
@@ -87,7 +89,7 @@ def fit(
         raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas)
+    batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas, subsets=subsets)
     num_steps = build.num_steps(training, batches.num_examples)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch)
