@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edd.data import tabular
+from edd.data import dimension, tabular
 from edd.distillers import dlf, gaussian
 from edd.distillers.base import Distiller
 from edd.distillers.regression import PredictiveMixture, mean_and_variance
@@ -39,7 +39,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(Regression, config)
     settings = shrink(settings) if settings.smoke else settings
     check(settings)
-    tables = {(name, split): _load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
+    tables = {(name, split): load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for (name, split), (train, test) in tables.items():
@@ -58,7 +58,8 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     return regression_report.finish(workdir, parts, config, record.for_report(description), settings.reference)
 
 
-def _load(settings: Regression, name: str, split: int, data_dir: str | None) -> tuple[tabular.Table, tabular.Table]:
+def load(settings: Regression, name: str, split: int, data_dir: str | None) -> tuple[tabular.Table, tabular.Table]:
+    """Training and test table of one split; invented ones in a smoke run."""
     if settings.smoke:
         return tabular.smoke(seed=1), tabular.smoke(seed=2)
     return tabular.load(name, split, data_dir or settings.data.data_dir)
@@ -143,7 +144,17 @@ def one_part(
     curves = {name: _curve(mixture, test, scaling) for name, mixture in mixtures.items()}
     shown = {name: mixtures[name] for name in ("Teachers", *(latents or settings.students)) if name in mixtures}
     extra = {"intervals": _intervals(shown, test, scaling), "latents": latents}
-    return {"rows": rows, "curves": curves, **extra, "num_train": len(dealt.labels), "num_features": dealt.inputs.shape[1]}
+    sizes = {"num_train": len(dealt.labels), "num_design": len(dealt.points), "num_features": dealt.inputs.shape[1]}
+    return {"rows": rows, "curves": curves, **extra, **sizes, "dimension": _dimensions(dealt.inputs, seen[..., 0])}
+
+
+def _dimensions(inputs: np.ndarray, functions: np.ndarray) -> dict[str, float]:
+    """Estimates of the dimension of the inputs [n, d], and of the members' functions [M, m] at the design points."""
+    return {
+        "two_nn": dimension.two_nn(inputs),
+        "inputs": dimension.participation_ratio(inputs),
+        "functions": dimension.participation_ratio(functions),
+    }
 
 
 def _intervals(mixtures: dict[str, PredictiveMixture], test: tabular.Table, scaling: tabular.Scaling, count: int = 60) -> dict:
