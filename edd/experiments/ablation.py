@@ -4,13 +4,12 @@ import copy
 import dataclasses
 import functools
 import hashlib
-import json
 import pathlib
 import time
 
 import numpy as np
 
-from edd.experiments import ablation_report, predict, record, regression, results
+from edd.experiments import ablation_report, predict, record, regression
 from edd.experiments import settings as settings_lib
 from edd.experiments.regression_settings import Regression
 
@@ -84,7 +83,9 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         for index in order:
             began = time.perf_counter()
             path = workdir / "parts" / f"{label}-{split}-{index}.json"
-            found[index] = _finished(path, functools.partial(_part, studies[index], variants[index], label, split, train, test, teach))
+            found[index] = record.finished(
+                path, functools.partial(_part, studies[index], variants[index], label, split, train, test, teach)
+            )
             if progress:
                 print(f"{label}, split {split}, {_told(variants[index])}: {time.perf_counter() - began:.0f} s", flush=True)
         parts += [found[index] for index in sorted(found)]
@@ -138,16 +139,6 @@ def _part(study: Regression, variant: Variant, label: str, split: int, train, te
     whole = regression.one_part(study, label, split, train, test, teach)
     kept = {name: whole[name] for name in KEPT}
     return {"set": label, "split": split, "value": variant.value, "group": variant.group, **kept}
-
-
-def _finished(path: pathlib.Path, make) -> dict:
-    """The part in a file, made and written first where it is not there."""
-    if path.exists():
-        return results.decode(json.loads(path.read_text()))
-    part = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results.write_atomically(path, json.dumps(results.encode(part), allow_nan=False))
-    return part
 
 
 def _told(variant: Variant) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edd.experiments import collapse, page, regression_report, results, style
+from edd.experiments import collapse, page, regression_report, style
 from edd.experiments.tables import Cell, Table, number
 
 SCHEMA = "edd.ablation/1"
@@ -34,25 +34,9 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 
 
 def merge(runs: list[dict]) -> dict:
-    """One results dict from runs of the same study over other sets, splits or values.
-
-    Raises:
-      ValueError: no run, another schema or study, or one point of the sweep in two runs.
-    """
-    parts, seen = [], set()
-    for index, each in enumerate(runs):
-        if each.get("schema") != SCHEMA or each["settings"]["study"] != runs[0]["settings"]["study"]:
-            study = each.get("settings", {}).get("study")
-            raise ValueError(f"run {index} has schema {each.get('schema')!r} and study {study!r}: only runs of one study merge")
-        for part in each["parts"]:
-            key = (part["set"], part["split"], part["group"], part["value"])
-            if key in seen:
-                raise ValueError(f"run {index} repeats {key}: each may count once")
-            seen.add(key)
-            parts.append(part)
-    if not parts:
-        raise ValueError("there must be at least one run to merge")
-    return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts}
+    """One results dict from runs of the same study over other sets, splits or values; errors as `page.merge`."""
+    key = lambda part: (part["set"], part["split"], part["group"], part["value"])  # noqa: E731
+    return page.merge(runs, SCHEMA, key, same=lambda run: run["settings"]["study"])
 
 
 def curves(parts: list[dict], metric: str) -> Iterator[tuple[str, str, str, list, list]]:
@@ -175,11 +159,3 @@ def write(found: dict, out: pathlib.Path) -> None:
         if any(True for _ in curves(found["parts"], metric))
     }
     page.write(found, out, title, opening(found), tables(found), drawn, CONVENTIONS, smoke=settings.get("smoke", False))
-
-
-def render(run_dirs: list[pathlib.Path], out: pathlib.Path) -> dict:
-    """Reads one or more runs, merges them, and writes the report into `out`; errors as `merge` and `results.load`."""
-    loaded = [results.load(each, SCHEMA) for each in run_dirs]
-    found = loaded[0] if len(loaded) == 1 else merge(loaded)
-    write(found, out)
-    return found

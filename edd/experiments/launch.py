@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, gradient_ratio, regression
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, regression
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "gradient_ratio": gradient_ratio.run,
     "regression": regression.run,
     "ablation": ablation.run,
+    "function_laws": function_laws.run,
 }
 
 

@@ -3,9 +3,36 @@
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Callable
 
 from edd.experiments import html, results
 from edd.experiments.tables import Table
+
+
+def merge(runs: list[dict], schema: str, key: Callable[[dict], tuple], same: Callable[[dict], object] = lambda run: None) -> dict:
+    """One results dict with the parts of all runs.
+
+    Args:
+      runs: results dicts.
+      schema: what all of them must have.
+      key: part -> what may be there only once.
+      same: run -> what must be equal in all.
+
+    Raises:
+      ValueError: no run, another schema or `same`, or one part twice.
+    """
+    if not runs:
+        raise ValueError("there must be at least one run to merge")
+    parts, seen = [], set()
+    for index, each in enumerate(runs):
+        if each.get("schema") != schema or same(each) != same(runs[0]):
+            raise ValueError(f"run {index} has schema {each.get('schema')!r} or is another study: only runs of one study merge")
+        for part in each["parts"]:
+            if key(part) in seen:
+                raise ValueError(f"run {index} repeats {key(part)}: each may count once")
+            seen.add(key(part))
+            parts.append(part)
+    return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts}
 
 
 def write(

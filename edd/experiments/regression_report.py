@@ -55,14 +55,6 @@ def merge(runs: list[dict]) -> dict:
     return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts, "summary": summarise(parts)}
 
 
-def render(run_dirs: list[pathlib.Path], out: pathlib.Path) -> dict:
-    """Reads one or more runs, merges them, and writes the report into `out`; errors as `merge` and `results.load`."""
-    loaded = [results.load(each, SCHEMA) for each in run_dirs]
-    found = loaded[0] if len(loaded) == 1 else merge(loaded)
-    write(found, out)
-    return found
-
-
 def summarise(parts: list[dict]) -> dict:
     """set -> row -> metric -> {"mean", "standard_error", "n"} over splits, in order of first appearance."""
     summary: dict = {}
