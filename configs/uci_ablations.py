@@ -3,7 +3,8 @@
 Reproduces: the ablations of arXiv 2510.19290 (latent dimension, initialisation, design points, width, number of teachers) and two it
 has not (student steps, teacher diversity), smaller: 30 teachers of 1,500 steps, students of 3,000. Expected: indifferent to the latent
 dimension unless it is too small; new rows the best design points.
-Argument: comma-separated: study=latent_dim|initialisation|design|width|members|steps|diversity, sets=boston+energy, splits=A-B, smoke.
+Argument: comma-separated: study=latent_dim|initialisation|design|width|members|steps|diversity|teachers, sets=boston+energy,
+splits=A-B, smoke.
 Needs: a folder with uci/SET/data.csv and test_idx.npy (--data_dir or TFDS_DATA_DIR).
 Command: python launch/run.py --config configs/uci_ablations.py:study=design --workdir runs/uci_design --data_dir DIR
 """
@@ -46,6 +47,18 @@ def studies() -> dict:
     }
     designs = {"training rows": "train", "mixup of training rows": "mixup_train", "new rows": "new", "mixup of new rows": "mixup_new"}
     plain = {"expand": False, "inner_iterations": 1}  # the paper's algorithm has no expansion
+    chain = {"name": "sgld", "learning_rate": 5e-3, "weight_decay": 2e-3, "options": {"decay_on": "all"}}
+    sources = {
+        "deep ensemble": {},
+        "MC dropout": {"ensemble__source": "mc_dropout", "ensemble__training__model__options__dropout": 0.1},
+        "Langevin": {
+            "ensemble__source": "langevin",
+            "ensemble__options": {"chains": 3, "every": 1_000},  # 10 snapshots of each, from step 11,000 on
+            "ensemble__training__max_steps": 20_000,
+            "ensemble__training__epochs": 20_000.0,
+            "ensemble__training__optimizer": chain,
+        },
+    }
     widths = {f"students__{name}__training__model__options__widths": name for name in ("DLF", *every)}
     return {
         "latent_dim": ("latent dimension q", SETS, {}, {}, [variant(q, **{option + "latent_dim": q}) for q in LATENT_DIMS]),
@@ -80,6 +93,7 @@ def studies() -> dict:
             {},
             [variant(n, **{f"students__{name}__training__max_steps": n for name in ("DLF", *every)}) for n in STEPS],
         ),
+        "teachers": ("source of the teachers", SMALL, every, {}, [variant(name, **change) for name, change in sources.items()]),
         "diversity": (
             "share of training rows that all teachers have in common",
             SMALL,

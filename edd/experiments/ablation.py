@@ -123,7 +123,8 @@ class SharedTeachers:
         self, ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int, subsets: np.ndarray | None = None
     ) -> tuple[predict.Trained, float]:
         count = ensemble.num_members
-        identity = hashlib.sha256(repr((dataclasses.replace(ensemble, num_members=1), name, seed)).encode())
+        alike = ensemble if ensemble.source == "langevin" else dataclasses.replace(ensemble, num_members=1)  # later samples are others
+        identity = hashlib.sha256(repr((alike, name, seed)).encode())
         for each in (*arrays.values(), *([] if subsets is None else [subsets[0]])):
             identity.update(np.ascontiguousarray(each).tobytes())
         key = identity.hexdigest()

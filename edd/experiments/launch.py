@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, function_laws, gradient_ratio, regression
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -11,6 +11,7 @@ EXPERIMENTS = {
     "regression": regression.run,
     "ablation": ablation.run,
     "function_laws": function_laws.run,
+    "online": online.run,
 }
 
 

@@ -16,7 +16,7 @@ from edd.distillers import dlf, gaussian
 from edd.distillers.base import Distiller
 from edd.distillers.regression import PredictiveMixture, mean_and_variance
 from edd.ensembles import members as ensembles
-from edd.experiments import build, collapse, design, predict, record, regression_figures, regression_report, results, stages
+from edd.experiments import build, collapse, design, predict, record, regression_figures, regression_report, results, stages, teachers
 from edd.experiments import settings as settings_lib
 from edd.experiments.regression_settings import Regression
 from edd.metrics import regression as metrics
@@ -68,6 +68,8 @@ def load(settings: Regression, name: str, split: int, data_dir: str | None) -> t
 def check(settings: Regression) -> None:
     """Builds every model and method without data, so that a wrong name or option is found before any work."""
     num_members = settings.ensemble.num_members
+    for ensemble in (settings.ensemble, *settings.baselines.values()):
+        teachers.plan(ensemble)
     for training in (settings.ensemble.training, *(each.training for each in settings.baselines.values())):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
@@ -88,7 +90,11 @@ def shrink(settings: Regression) -> Regression:
         return dataclasses.replace(training, model=model, batch_size=8, epochs=1.0, max_steps=SMOKE_STEPS)
 
     data = dataclasses.replace(settings.data, sets=settings.data.sets[:1], splits=[0], design_fraction=1.0)
-    shorten = lambda each: dataclasses.replace(each, num_members=2, training=small(each.training))  # noqa: E731
+
+    def shorten(ensemble):
+        options = {"chains": 1, "every": 1} if ensemble.source == "langevin" else ensemble.options
+        return dataclasses.replace(ensemble, num_members=2, training=small(ensemble.training), options=options)
+
     students = {name: dataclasses.replace(each, seeds=1, training=small(each.training)) for name, each in settings.students.items()}
     baselines = {name: shorten(each) for name, each in settings.baselines.items()}
     return dataclasses.replace(settings, data=data, ensemble=shorten(settings.ensemble), students=students, baselines=baselines)
@@ -117,7 +123,8 @@ def one_part(
     alone = [score(PredictiveMixture(member[None, :, 0], member[None, :, 1])) for member in outputs]
     rows["Single"] = {name: float(np.mean([each[name] for each in alone])) for name in alone[0]} | {"parameters": size}
     mixtures["Teachers"] = PredictiveMixture(outputs[..., 0], outputs[..., 1])
-    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * len(outputs), "seconds": seconds}
+    trained = 1 if settings.ensemble.source == "mc_dropout" else len(outputs)
+    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * trained, "seconds": seconds}
 
     for name, ensemble in settings.baselines.items():
         members, seconds = train_members(ensemble, name, arrays, seed)
@@ -179,7 +186,10 @@ def train_members(
     ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int, subsets: np.ndarray | None = None
 ) -> tuple[predict.Trained, float]:
     """An ensemble trained on labels (each network on its rows of `subsets` [M, n], or on all), and the seconds that took."""
-    return _fit(name, ensemble.training, gaussian.make_teacher(), arrays, ensemble.num_members, seed, subsets)
+    plan = teachers.plan(ensemble)
+    subsets = None if subsets is None else subsets[: plan.networks]
+    trained, seconds = _fit(name, ensemble.training, gaussian.make_teacher(), arrays, plan.networks, seed, subsets, plan.snapshots)
+    return plan.members(trained, seed), seconds
 
 
 def loading_norm(trained: predict.Trained, inputs: np.ndarray) -> float:
@@ -196,6 +206,7 @@ def _fit(
     num_replicas: int,
     seed: int,
     subsets: np.ndarray | None = None,
+    snapshots: tuple[int, int] | None = None,
 ) -> tuple[predict.Trained, float]:
     """Networks trained side by side on a table, diverged ones left out, and the seconds that took; batches no larger than the table."""
     began = time.perf_counter()
@@ -210,6 +221,7 @@ def _fit(
         num_replicas=num_replicas,
         seed=seed,
         subsets=subsets,
+        snapshots=snapshots,
         progress=False,
     )
     return predict.survivors(trained, f"networks of {name!r}"), time.perf_counter() - began

@@ -16,6 +16,7 @@ from edd.experiments import (
     function_laws_report,
     heatmaps,
     html,
+    online_report,
     predictions,
     regression_report,
     results,
@@ -28,7 +29,7 @@ from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
-STUDIES = (regression_report, ablation_report, function_laws_report)  # each with its SCHEMA, merge and write
+STUDIES = (regression_report, ablation_report, function_laws_report, online_report)  # each with its SCHEMA, merge and write
 
 
 class Drawn(NamedTuple):
