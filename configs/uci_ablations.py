@@ -16,6 +16,24 @@ SMALL = ("boston", "energy", "wine")
 NUM_MEMBERS, TEACHER_STEPS, STUDENT_STEPS = 30, 1_500, 3_000
 LATENT_DIMS = (1, 2, 5, 10, 20, 50)
 STEPS = (300, 1_000, 3_000, 10_000)
+STARTS = {
+    "random": {"initialisation": "random"},
+    "MMD": {"initialisation": "mmd", "init_steps": 500},
+    "whitened": {"initialisation": "whitened"},
+}
+DESIGNS = {"training rows": "train", "mixup of training rows": "mixup_train", "new rows": "new", "mixup of new rows": "mixup_new"}
+CHAIN = {"name": "sgld", "learning_rate": 5e-3, "weight_decay": 2e-3, "options": {"decay_on": "all"}}
+SOURCES = {
+    "deep ensemble": {},
+    "MC dropout": {"ensemble__source": "mc_dropout", "ensemble__training__model__options__dropout": 0.1},
+    "Langevin": {
+        "ensemble__source": "langevin",
+        "ensemble__options": {"chains": 3, "every": 1_000},  # 10 snapshots of each, from step 11,000 on
+        "ensemble__training__max_steps": 20_000,
+        "ensemble__training__epochs": 20_000.0,
+        "ensemble__training__optimizer": CHAIN,
+    },
+}
 
 
 def training(steps: int, widths: list[int], name: str = "mlp") -> dict:
@@ -40,25 +58,7 @@ def studies() -> dict:
     """study -> (what is swept, sets, further students, changes of the base's data, variants)."""
     option, data = "students__DLF__options__", "data__"
     every = {"Hydra": student("hydra"), "BatchEnsemble": student("batch_ensemble", "batch_ensemble_mlp")}
-    starts = {
-        "random": {"initialisation": "random"},
-        "MMD": {"initialisation": "mmd", "init_steps": 500},
-        "whitened": {"initialisation": "whitened"},
-    }
-    designs = {"training rows": "train", "mixup of training rows": "mixup_train", "new rows": "new", "mixup of new rows": "mixup_new"}
     plain = {"expand": False, "inner_iterations": 1}  # the paper's algorithm has no expansion
-    chain = {"name": "sgld", "learning_rate": 5e-3, "weight_decay": 2e-3, "options": {"decay_on": "all"}}
-    sources = {
-        "deep ensemble": {},
-        "MC dropout": {"ensemble__source": "mc_dropout", "ensemble__training__model__options__dropout": 0.1},
-        "Langevin": {
-            "ensemble__source": "langevin",
-            "ensemble__options": {"chains": 3, "every": 1_000},  # 10 snapshots of each, from step 11,000 on
-            "ensemble__training__max_steps": 20_000,
-            "ensemble__training__epochs": 20_000.0,
-            "ensemble__training__optimizer": chain,
-        },
-    }
     widths = {f"students__{name}__training__model__options__widths": name for name in ("DLF", *every)}
     return {
         "latent_dim": ("latent dimension q", SETS, {}, {}, [variant(q, **{option + "latent_dim": q}) for q in LATENT_DIMS]),
@@ -70,7 +70,7 @@ def studies() -> dict:
             [
                 variant(name, group, **{option + key: each for key, each in {**start, **algorithm}.items()})
                 for group, algorithm in (("without expansion", plain), ("with expansion", {"expand": True}))
-                for name, start in starts.items()
+                for name, start in STARTS.items()
             ],
         ),
         "design": (
@@ -80,7 +80,7 @@ def studies() -> dict:
             {"teacher_fraction": 0.5},
             [
                 variant(share, group, **{data + "design": design, data + "design_fraction": share})
-                for group, design in designs.items()
+                for group, design in DESIGNS.items()
                 for share in (0.2, 0.4, 0.6, 0.8, 1.0)
             ],
         ),
@@ -93,7 +93,7 @@ def studies() -> dict:
             {},
             [variant(n, **{f"students__{name}__training__max_steps": n for name in ("DLF", *every)}) for n in STEPS],
         ),
-        "teachers": ("source of the teachers", SMALL, every, {}, [variant(name, **change) for name, change in sources.items()]),
+        "teachers": ("source of the teachers", SMALL, every, {}, [variant(name, **change) for name, change in SOURCES.items()]),
         "diversity": (
             "share of training rows that all teachers have in common",
             SMALL,

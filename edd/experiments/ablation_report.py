@@ -127,7 +127,7 @@ def figure(found: dict, metric: str):
             for _, group, row, at, leaves in (each for each in lines if each[0] == data):
                 where = at if numeric else [values.index(value) for value in at]
                 means, errors = [leaf["mean"] for leaf in leaves], [leaf["standard_error"] or 0.0 for leaf in leaves]
-                name = _curve_name(group, row)
+                name = row if row == "Teachers" else _curve_name(group, row)
                 colour = "#111111" if row == "Teachers" else style.STUDENT_COLOURS[names.index(name) % len(style.STUDENT_COLOURS)]
                 look = {"linestyle": "--", "linewidth": 1.2} if row == "Teachers" else {"marker": "o", "markersize": 4, "linewidth": 1.5}
                 axis.errorbar(where, means, yerr=errors, color=colour, label=name, capsize=2, **look)
@@ -144,7 +144,9 @@ def figure(found: dict, metric: str):
             axis.set_title(data)
             axis.set_xlabel(found["settings"]["study"])
         axes[0].set_ylabel(METRICS[metric][0])
-        axes[0].legend()
+        handles, labels = axes[0].get_legend_handles_labels()
+        once = [index for index, label in enumerate(labels) if label not in labels[:index]]
+        figure.legend([handles[index] for index in once], [labels[index] for index in once], loc="outside lower center", ncols=3)
 
     return style.panels(draw, len(sets), columns=3, height=2.9, width=3.4)
 

@@ -85,7 +85,7 @@ def distances(found: dict):
             axis.set_title(title)
             axis.set_xlabel("separation of the modes")
             axis.set_ylim(bottom=0)
-        axes[0].legend()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
     return style.panels(draw, len(METRICS), columns=3, height=3.0, width=3.6)
 

@@ -91,7 +91,7 @@ def figure(found: dict):
             axis.set_title(data)
             axis.set_ylabel(METRICS[metric][0])
             axis.set_xlabel("new labels")
-        axes[0].legend()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     return style.panels(draw, 2 * len(sets), columns=len(sets), height=2.7, width=3.6)
 

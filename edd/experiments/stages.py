@@ -90,10 +90,7 @@ def fit(
     Raises:
       ValueError: settings that do not fit the data or each other. `training.loop.NonFiniteError` by `on_nonfinite`.
     """
-    if training.keep == "best" and (validation is None or workdir is None):
-        raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
-    if snapshots is not None and (workdir is not None or validation is not None):
-        raise ValueError("snapshots are kept in memory alone: give neither a run directory nor held-out examples")
+    _check_keeping(training, workdir, validation, snapshots)
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
     batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas, subsets=subsets)
@@ -127,9 +124,8 @@ def fit(
         last = loop.train(first, step_fn, batches, devices, **options)
         return _ship(model, distiller, mesh.to_host(last, devices))
     like = state.abstract(first)
-    folder = workdir / "checkpoints" / name
     with (
-        checkpoint.Checkpointer(folder, keep_last=2, keep_best=int(training.keep == "best")) as saver,
+        checkpoint.Checkpointer(workdir / "checkpoints" / name, keep_last=2, keep_best=int(training.keep == "best")) as saver,
         contextlib.nullcontext() if jax.process_index() else writers.Writer(workdir / "metrics" / name) as writer,
     ):
         options.update(checkpointer=saver, checkpoint_every=training.checkpoint_every, writer=writer, log_every=max(1, min(50, num_steps)))
@@ -137,6 +133,13 @@ def fit(
         if training.keep == "best":
             last = saver.restore_best(like, mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _check_keeping(training: settings_lib.Training, workdir, validation, snapshots) -> None:
+    if training.keep == "best" and (validation is None or workdir is None):
+        raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
+    if snapshots is not None and (workdir is not None or validation is not None):
+        raise ValueError("snapshots are kept in memory alone: give neither a run directory nor held-out examples")
 
 
 def _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshots: tuple[int, int], options: dict) -> Trained:
