@@ -25,6 +25,8 @@ def test_new_points_are_rows_the_teachers_did_not_see():
     points, whole = rows(dealt.points, dealt.scaling)
     teachers, _ = rows(dealt.inputs, dealt.scaling)
     assert not points & teachers and points | teachers == rows(whole, dealt.scaling)[0]
+    first = tabular.scale(TRAIN, dealt.scaling)[0][:50]
+    assert 10 < len(teachers & rows(first, dealt.scaling)[0]) < 40  # drawn, not the first half
     np.testing.assert_allclose(dealt.inputs.mean(0), 0, atol=1e-6)  # the scaling knows the teachers' rows alone
 
 

@@ -15,8 +15,12 @@ def law(count, q=3):
 def test_one_by_one_in_batches_and_all_together_agree():
     stream, labels = law(57), RNG.normal(size=57).astype(np.float32)
     assert online.disagreement(stream, labels) < 1e-5
-    *_, (count, last) = online.updated(stream, law(4), labels, [0, 7, 57])
-    assert count == 57 and last.means.shape == (1, 4)
+    test = law(4)
+    *_, (count, last) = online.updated(stream, test, labels, [0, 7, 57])
+    ((_, whole),) = online.updated(stream, test, labels, [57])
+    assert count == 57
+    np.testing.assert_allclose(last.means, whole.means, rtol=1e-5)
+    np.testing.assert_allclose(last.variances, whole.variances, rtol=1e-5)
 
 
 def test_updates_are_the_dense_gaussian_conditional():
