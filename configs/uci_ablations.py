@@ -20,7 +20,13 @@ STEPS = (300, 1_000, 3_000, 10_000)
 STARTS = {
     "random": {"initialisation": "random"},
     "MMD": {"initialisation": "mmd", "init_steps": 500},
+    "MMD, weight 100": {"initialisation": "mmd", "init_steps": 500, "penalty_weight": 100.0},
     "whitened": {"initialisation": "whitened"},
+}
+ALGORITHMS = {
+    "each minibatch, as the paper": {"e_step": "minibatch", "expand": False, "inner_iterations": 1},
+    "design set": {"e_step": "full", "expand": False, "inner_iterations": 1},
+    "design set, expanded": {"e_step": "full", "expand": True},
 }
 DESIGNS = {"training rows": "train", "mixup of training rows": "mixup_train", "new rows": "new", "mixup of new rows": "mixup_new"}
 CHAIN = {"name": "sgld", "learning_rate": 5e-3, "weight_decay": 2e-3, "options": {"decay_on": "all"}}
@@ -58,7 +64,6 @@ def studies() -> dict:
     """study -> (what is swept, sets, further students, changes of the base's data, variants)."""
     option, data = "students__DLF__options__", "data__"
     every = {"Hydra": student("hydra"), "BatchEnsemble": student("batch_ensemble", "batch_ensemble_mlp")}
-    plain = {"expand": False, "inner_iterations": 1}  # the paper's algorithm has no expansion
     widths = {f"students__{name}__training__model__options__widths": name for name in ("DLF", *every)}
     return {
         "latent_dim": ("latent dimension q", SETS, {}, {}, [variant(q, **{option + "latent_dim": q}) for q in LATENT_DIMS]),
@@ -69,7 +74,7 @@ def studies() -> dict:
             {},
             [
                 variant(name, group, **{option + key: each for key, each in {**start, **algorithm}.items()})
-                for group, algorithm in (("without expansion", plain), ("with expansion", {"expand": True}))
+                for group, algorithm in ALGORITHMS.items()
                 for name, start in STARTS.items()
             ],
         ),
