@@ -4,6 +4,7 @@ Reproduces: no table; a use of arXiv 2510.19290's law over functions. Half of ea
 student, the labels of the other half come later.
 Argument: comma-separated: sets=boston+energy, splits=A-B, smoke.
 Needs: a folder with uci/SET/data.csv and test_idx.npy (--data_dir or TFDS_DATA_DIR).
+Seen on a third of one core: a minute for a set and split.
 Command: python launch/run.py --config configs/uci_online.py --workdir runs/uci_online --data_dir DIR
 """
 

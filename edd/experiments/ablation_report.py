@@ -146,7 +146,9 @@ def figure(found: dict, metric: str):
         axes[0].set_ylabel(METRICS[metric][0])
         handles, labels = axes[0].get_legend_handles_labels()
         once = [index for index, label in enumerate(labels) if label not in labels[:index]]
-        figure.legend([handles[index] for index in once], [labels[index] for index in once], loc="outside lower center", ncols=min(len(sets), 3))
+        figure.legend(
+            [handles[index] for index in once], [labels[index] for index in once], loc="outside lower center", ncols=min(len(sets), 3)
+        )
 
     return style.panels(draw, len(sets), columns=3, height=2.9, width=3.4)
 
