@@ -118,7 +118,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """The teachers.
+    """The teachers, or a baseline: members trained on labels.
 
     Attributes:
       num_members: M.
@@ -197,19 +197,32 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One distillation run: data, teachers, students, evaluation. `smoke` shrinks it to two steps on seeded arrays."""
+    """One distillation run.
+
+    Attributes:
+      name: of the run.
+      data: what to train and to test on.
+      ensemble: the teachers.
+      students: row name -> distilled network; a method that needs no teachers (supervised, MIMO) is a baseline of one network.
+      baselines: row name -> ensemble trained on labels without teachers (small networks of a student's total size, say).
+      evaluation: how predictions are made and scored.
+      seed: root of everything random.
+      smoke: two steps on seeded arrays.
+    """
 
     name: str
     data: Data
     ensemble: Ensemble
     students: dict[str, Student]
+    baselines: dict[str, Ensemble] = dataclasses.field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     seed: int = 0
     smoke: bool = False
 
     def __post_init__(self):
         _check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
-        _check(self.ensemble.source == "deep", "ensemble.source", self.ensemble.source, "'deep' (other sources: tables, or saved arrays)")
+        for each in (self.ensemble, *self.baselines.values()):
+            _check(each.source == "deep", "ensemble.source", each.source, "'deep' (other sources: tables, or saved arrays)")
 
 
 def from_dict(cls: type, values: dict, path: str = "") -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from edd.data import augment, pipeline
+from edd.data import augment, multi_input, pipeline
 from edd.distillers.base import Distiller
 from edd.ensembles import members
 from edd.experiments import build, predict, targets
@@ -93,10 +93,10 @@ def fit(
     _check_keeping(training, workdir, validation, snapshots)
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas, subsets=subsets)
-    num_steps = build.num_steps(training, batches.num_examples)
+    batches = _batches(distiller, training, arrays, own_seed, num_replicas, subsets)
+    num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
-    optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, batches.num_examples)
+    optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, len(arrays["labels"] if subsets is None else subsets[0]))
     raw = jax.ShapeDtypeStruct((1, *arrays["inputs"].shape[1:]), arrays["inputs"].dtype)
     first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas)
     step_fn = step.make_train_step(
@@ -133,6 +133,13 @@ def fit(
         if training.keep == "best":
             last = saver.restore_best(like, mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _batches(distiller: Distiller, training: settings_lib.Training, arrays: dict, seed: int, num_replicas: int, subsets):
+    layout = distiller.multi_input
+    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
+    batches = pipeline.Batches(arrays, batch_size=distinct, seed=seed, num_replicas=num_replicas, subsets=subsets)
+    return batches if layout is None else multi_input.MultiInputBatches(batches, layout)
 
 
 def _check_keeping(training: settings_lib.Training, workdir, validation, snapshots) -> None:
@@ -242,11 +249,23 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
 
 
 def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib.Path | None, *, progress: bool = True) -> Trained:
-    """Trains the ensemble; a diverged member is there, not alive (see `predict.survivors`)."""
-    spec = settings.ensemble
+    """Trains the teachers; a diverged member is there, not alive (see `predict.survivors`)."""
+    return train_ensemble(TEACHER, settings.ensemble, settings, sets, workdir, progress=progress)
+
+
+def train_ensemble(
+    name: str,
+    spec: settings_lib.Ensemble,
+    settings: settings_lib.Settings,
+    sets: build.Sets,
+    workdir: pathlib.Path | None,
+    *,
+    progress: bool = True,
+) -> Trained:
+    """Trains an ensemble on labels, the teachers or a baseline, in the stage called `name`."""
     distiller = build.METHODS["supervised"](0, sets.info.num_classes, smoothing=spec.smoothing)
     return fit(
-        TEACHER,
+        name,
         spec.training,
         distiller.student(build.backbone(spec.training.model)),
         distiller,

@@ -25,11 +25,13 @@ class Model(NamedTuple):
         typed key per example, so that no draw depends on how a batch is spread over devices. `new_state` is
         {"batch_stats": ...} after a training pass of a model with BatchNorm and {} otherwise; merge as `{**variables, **new_state}`.
       templates: variables -> (weights [K, d], bias [K]) of the last linear layer.
+      merge: (variables, averaging) -> (plain Model, its variables) of a network whose members share weights (BatchEnsemble), else None.
     """
 
     init: Callable
     apply: Callable
     templates: Callable
+    merge: Callable | None = None
 
 
 def change_output_layer(variables: PyTree, change: Callable) -> PyTree:
