@@ -157,10 +157,9 @@ class _ReplicaStep:
         )
         if self.distiller.gradient_transform is not None:
             gradients = self.distiller.gradient_transform(gradients)
-        norm = global_norm(gradients)
-        kept, noise = trained(state.variables, state.params), jax.random.fold_in(key, NOISE)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, kept, key=noise)
-        weights, params = optax.apply_updates(kept, updates)
+        norm, noise = global_norm(gradients), jax.random.fold_in(key, NOISE)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained(state.variables, state.params), key=noise)
+        weights, params = optax.apply_updates(trained(state.variables, state.params), updates)
         variables = {**state.variables, **new_state, **weights}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite((variables, params)) & _no_nan(state.state)
         new = state._replace(
