@@ -3,7 +3,7 @@
 Reproduces: tables 2 to 4 of arXiv 2510.19290 (RMSE, NLL, CRPS, coverage, parameters), where the paper leaves learning rates and
 lengths open. Five of the twenty published splits by default. Expected: the DLF student nearest to its teachers.
 Argument: comma-separated, any of all_splits, splits=A-B, sets=boston+energy, two_layers (the paper's text instead of its parameter
-counts), smoke.
+counts), design=new|train|mixup_new|mixup_train (the points the students see; train as the paper's tables), smoke.
 Needs: a folder with uci/SET/data.csv and test_idx.npy (--data_dir or TFDS_DATA_DIR).
 Teachers train for 40 epochs, the custom on these splits; students for 6,000 steps. About three minutes for a set and split on one core.
 Command: python launch/run.py --config configs/uci_gaussian.py --workdir runs/uci --data_dir DIR
@@ -59,9 +59,9 @@ def training(steps: int, epochs: float, widths: list[int], batch_size: int, name
 
 def get_config(arg: str = "") -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
-    unknown = set(given) - {"all_splits", "splits", "sets", "two_layers", "smoke"}
+    unknown = set(given) - {"all_splits", "splits", "sets", "two_layers", "design", "smoke"}
     if unknown:
-        raise ValueError(f"unknown argument {sorted(unknown)}: known are all_splits, splits=A-B, sets=NAME+NAME, two_layers, smoke")
+        raise ValueError(f"unknown argument {sorted(unknown)}: known are all_splits, splits=A-B, sets=A+B, two_layers, design=D, smoke")
     first, _, last = given.get("splits", "0-19" if "all_splits" in given else "0-4").partition("-")
     if not first.isdigit() or not (last or first).isdigit():
         raise ValueError(f"splits must be a number or a range like 0-4, got {given['splits']!r}")
@@ -78,7 +78,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "name": "uci",
             "smoke": "smoke" in given,
             "seed": 0,
-            "data": {"sets": sets, "splits": list(range(int(first), int(last or first) + 1))},
+            "data": {"sets": sets, "splits": list(range(int(first), int(last or first) + 1)), "design": given.get("design", "train")},
             "ensemble": {
                 "num_members": NUM_MEMBERS,
                 "training": training(TEACHER_STEPS, TEACHER_EPOCHS, [100, 100] if "two_layers" in given else [100], 32),

@@ -28,9 +28,11 @@ class Batches:
       seed: integer >= 0 that names the orders.
       num_replicas: R >= 1.
       shuffle: False visits the examples in their own order in every epoch.
+      subsets: [R, n] indices of the examples that each replica meets; None: all of them. An epoch then has n examples.
 
     Raises:
-      ValueError: arrays of different lengths, a reserved name ("index", "position", "mask"), batch_size outside [1, N].
+      ValueError: arrays of different lengths, a reserved name ("index", "position", "mask"), batch_size outside [1, n], subsets of
+        another shape or with indices outside [0, N).
 
     Examples:
       >>> batches = Batches({"inputs": np.arange(10.0)}, batch_size=4, seed=0, num_replicas=2)
@@ -41,9 +43,19 @@ class Batches:
       ((1, 4), [[0, 1, 2, 3]])
     """
 
-    def __init__(self, arrays: Mapping[str, PyTree], *, batch_size: int, seed: int, num_replicas: int = 1, shuffle: bool = True):
+    def __init__(
+        self,
+        arrays: Mapping[str, PyTree],
+        *,
+        batch_size: int,
+        seed: int,
+        num_replicas: int = 1,
+        shuffle: bool = True,
+        subsets: np.ndarray | None = None,
+    ):
         self.arrays = dict(arrays)
-        self.num_examples = _num_examples(self.arrays)
+        self.subsets = None if subsets is None else _subsets(subsets, num_replicas, _num_examples(self.arrays))
+        self.num_examples = _num_examples(self.arrays) if subsets is None else self.subsets.shape[1]
         if not 1 <= batch_size <= self.num_examples:
             raise ValueError(f"batch_size must lie in [1, {self.num_examples}], the number of examples, got {batch_size}")
         if num_replicas < 1:
@@ -59,12 +71,13 @@ class Batches:
         return self.num_examples // self.batch_size
 
     def order(self, replica: int, epoch: int) -> np.ndarray:
-        """The permutation [N] int32 in which `replica` meets the examples in `epoch`; a pure function."""
+        """The permutation [N] int32 in which `replica` meets the examples (or those of its subset) in `epoch`; a pure function."""
         if not self.shuffle:
-            return np.arange(self.num_examples, dtype=np.int32)
+            return np.arange(self.num_examples, dtype=np.int32) if self.subsets is None else self.subsets[replica]
         known = self._orders.get((replica, epoch))
         if known is None:
             known = permutation(self.num_examples, self.seed, replica, epoch)
+            known = known if self.subsets is None else self.subsets[replica][known]
             while len(self._orders) >= 2 * self.num_replicas:  # prefetching threads may straddle two epochs
                 self._orders.pop(next(iter(self._orders)), None)
             self._orders[replica, epoch] = known
@@ -218,6 +231,15 @@ def _padded(arrays, num_examples: int, batch_size: int, examples: slice):
         index = np.minimum(wanted, num_examples - 1).astype(np.int32)
         gathered = jax.tree.map(lambda array, index=index: np.asarray(array[index]), arrays)
         yield {**gathered, "mask": (wanted < num_examples).astype(np.float32), "index": index}
+
+
+def _subsets(subsets, num_replicas: int, num_examples: int) -> np.ndarray:
+    subsets = np.asarray(subsets)
+    if subsets.ndim != 2 or subsets.shape[0] != num_replicas or not np.issubdtype(subsets.dtype, np.integer) or not subsets.size:
+        raise ValueError(f"subsets must be integers [R, n] with R = {num_replicas}, got {subsets.dtype} {subsets.shape}")
+    if subsets.min() < 0 or subsets.max() >= num_examples:
+        raise ValueError(f"subsets must be indices in [0, {num_examples}), got {subsets.min()} to {subsets.max()}")
+    return subsets.astype(np.int32)
 
 
 def _num_examples(arrays: Mapping[str, PyTree]) -> int:

@@ -139,6 +139,27 @@ def scale(rows: Table, scaling: Scaling) -> tuple[np.ndarray, np.ndarray]:
     return inputs.astype(np.float32), ((rows.targets - scaling.target_mean) / scaling.target_deviation).astype(np.float32)
 
 
+def mixup(inputs: np.ndarray, count: int, rng: np.random.Generator, alpha: float = 1.0) -> np.ndarray:
+    """`count` new inputs [count, d], each on the line between two random rows: t x_i + (1 - t) x_j with t ~ Beta(alpha, alpha).
+
+    Raises:
+      ValueError: no row, `count` below 1, `alpha` not positive.
+
+    References:
+      Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (inputs only: the teachers label them).
+
+    Examples:
+      >>> mixed = mixup(np.array([[0.0], [1.0]]), 100, np.random.default_rng(0))
+      >>> mixed.shape, bool(mixed.min() >= 0), bool(mixed.max() <= 1)
+      ((100, 1), True, True)
+    """
+    if len(inputs) < 1 or count < 1 or not alpha > 0:
+        raise ValueError(f"mixup needs rows, a count of at least 1 and a positive alpha, got {len(inputs)}, {count} and {alpha}")
+    share = rng.beta(alpha, alpha, size=(count, *[1] * (inputs.ndim - 1))).astype(inputs.dtype)
+    first, second = inputs[rng.integers(len(inputs), size=(2, count))]
+    return share * first + (1 - share) * second
+
+
 def smoke(num_features: int = 3, count: int = 40, seed: int = 0) -> Table:
     """An invented table: a noisy sum of the features."""
     rng = np.random.default_rng(seed)

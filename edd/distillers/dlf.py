@@ -12,6 +12,7 @@ from edd.distributions.latent_factor import Posterior, Statistics
 from edd.losses import latent_factor as losses
 from edd.losses import penalties
 from edd.models.base import change_output_layer
+from edd.typing import Array
 
 E_STEPS = ("full", "minibatch")
 INITIALISATIONS = ("whitened", "mmd", "random")
@@ -99,6 +100,16 @@ def make(
     )
 
 
+def split(outputs, latent_dim: int) -> tuple[Array, Array, Array]:
+    """(mean [*B], loading [*B, q], columns of the noise) of the student's raw outputs."""
+    return outputs.logits[..., 0], outputs.logits[..., 1 : 1 + latent_dim], outputs.logits[..., 1 + latent_dim :]
+
+
+def function_law(outputs, state) -> tuple[Array, Array]:
+    """(mean [*B], loading [*B, q]) of the Gaussian law over functions that a trained student's outputs and state stand for."""
+    return split(outputs, state["posterior"].mean.shape[-1])[:2]
+
+
 @dataclass(frozen=True)
 class _LatentFactors:
     """The method's functions, bound to its static choices. `init_steps` 0: no penalised phase."""
@@ -132,8 +143,7 @@ class _LatentFactors:
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": self.noise.targets(member_outputs[..., 1])}
 
     def split(self, outputs):
-        """(mean [*B], loading [*B, q], columns of the noise) of the student's raw outputs."""
-        return outputs.logits[..., 0], outputs.logits[..., 1 : 1 + self.q], outputs.logits[..., 1 + self.q :]
+        return split(outputs, self.q)
 
     def loss(self, outputs, targets, params, state, labels, key):
         del labels, key

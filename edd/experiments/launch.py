@@ -2,10 +2,17 @@
 
 import pathlib
 
-from edd.experiments import distillation, gradient_ratio, regression
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression
 from edd.experiments.settings import unknown_name
 
-EXPERIMENTS = {"distillation": distillation.run, "gradient_ratio": gradient_ratio.run, "regression": regression.run}
+EXPERIMENTS = {
+    "distillation": distillation.run,
+    "gradient_ratio": gradient_ratio.run,
+    "regression": regression.run,
+    "ablation": ablation.run,
+    "function_laws": function_laws.run,
+    "online": online.run,
+}
 
 
 def run(config: dict, workdir: str | None = None, *, data_dir: str | None = None, progress: bool = True) -> dict:

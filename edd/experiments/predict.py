@@ -46,6 +46,11 @@ def survivors(trained: Trained, what: str) -> Trained:
         raise ValueError(f"every one of the {len(trained.alive)} {what} diverged: lower the learning rate or clip the gradient")
     if indices.size == len(trained.alive):
         return trained
+    return take(trained, indices)
+
+
+def take(trained: Trained, indices: np.ndarray) -> Trained:
+    """The replicas with these indices, in this order."""
     keep = lambda tree: members.take(tree, indices) if jax.tree.leaves(tree) else tree  # noqa: E731
     fields = ("variables", "params", "state", "alive", "frozen_at", "seeds")
     return trained._replace(**{field: keep(getattr(trained, field)) for field in fields})

@@ -10,9 +10,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 
 import jax
 
+from edd.experiments import results
 from edd.experiments import settings as settings_lib
 
 PACKAGES = ("edd", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "tensorflow-datasets")
@@ -23,6 +25,16 @@ def write_json(path: pathlib.Path, value: dict) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n")
     os.replace(temporary, path)
+
+
+def finished(path: pathlib.Path, make: Callable[[], dict]) -> dict:
+    """One part of a study: read from its file, or made and written there first, whole or not at all."""
+    if path.exists():
+        return results.decode(json.loads(path.read_text()))
+    part = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results.write_atomically(path, json.dumps(results.encode(part), allow_nan=False))
+    return part
 
 
 def describe(settings: dict) -> dict:

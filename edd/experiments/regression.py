@@ -5,16 +5,18 @@ import functools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edd.data import tabular
-from edd.distillers import gaussian
+from edd.data import dimension, tabular
+from edd.distillers import dlf, gaussian
 from edd.distillers.base import Distiller
 from edd.distillers.regression import PredictiveMixture, mean_and_variance
-from edd.experiments import build, predict, record, regression_figures, regression_report, results, stages
+from edd.ensembles import members as ensembles
+from edd.experiments import build, collapse, design, predict, record, regression_figures, regression_report, results, stages, teachers
 from edd.experiments import settings as settings_lib
 from edd.experiments.regression_settings import Regression
 from edd.metrics import regression as metrics
@@ -37,7 +39,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(Regression, config)
     settings = shrink(settings) if settings.smoke else settings
     check(settings)
-    tables = {(name, split): _load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
+    tables = {(name, split): load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for (name, split), (train, test) in tables.items():
@@ -56,7 +58,8 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     return regression_report.finish(workdir, parts, config, record.for_report(description), settings.reference)
 
 
-def _load(settings: Regression, name: str, split: int, data_dir: str | None) -> tuple[tabular.Table, tabular.Table]:
+def load(settings: Regression, name: str, split: int, data_dir: str | None) -> tuple[tabular.Table, tabular.Table]:
+    """Training and test table of one split; invented ones in a smoke run."""
     if settings.smoke:
         return tabular.smoke(seed=1), tabular.smoke(seed=2)
     return tabular.load(name, split, data_dir or settings.data.data_dir)
@@ -65,6 +68,8 @@ def _load(settings: Regression, name: str, split: int, data_dir: str | None) -> 
 def check(settings: Regression) -> None:
     """Builds every model and method without data, so that a wrong name or option is found before any work."""
     num_members = settings.ensemble.num_members
+    for ensemble in (settings.ensemble, *settings.baselines.values()):
+        teachers.plan(ensemble)
     for training in (settings.ensemble.training, *(each.training for each in settings.baselines.values())):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
@@ -85,56 +90,78 @@ def shrink(settings: Regression) -> Regression:
         return dataclasses.replace(training, model=model, batch_size=8, epochs=1.0, max_steps=SMOKE_STEPS)
 
     data = dataclasses.replace(settings.data, sets=settings.data.sets[:1], splits=[0], design_fraction=1.0)
-    shorten = lambda each: dataclasses.replace(each, num_members=2, training=small(each.training))  # noqa: E731
+
+    def shorten(ensemble):
+        options = {"chains": 1, "every": 1} if ensemble.source == "langevin" else ensemble.options
+        return dataclasses.replace(ensemble, num_members=2, training=small(ensemble.training), options=options)
+
     students = {name: dataclasses.replace(each, seeds=1, training=small(each.training)) for name, each in settings.students.items()}
     baselines = {name: shorten(each) for name, each in settings.baselines.items()}
     return dataclasses.replace(settings, data=data, ensemble=shorten(settings.ensemble), students=students, baselines=baselines)
 
 
-def one_part(settings: Regression, label: str, split: int, train: tabular.Table, test: tabular.Table) -> dict:
-    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `regression_figures.LEVELS`}, ...}."""
-    scaling = tabular.fit_scaling(train)
-    inputs, labels = tabular.scale(train, scaling)
+def one_part(
+    settings: Regression, label: str, split: int, train: tabular.Table, test: tabular.Table, teach: Callable | None = None
+) -> dict:
+    """Everything on one split: {"rows": {name: scores}, "curves": {name: coverage at `regression_figures.LEVELS`}, ...}.
+
+    `teach` makes the teachers, as `train_members`; None: that.
+    """
+    teach = teach or train_members
     seed = stages.stage_seed(settings.seed, f"{label}-{split}")
+    dealt = design.deal(settings.data, train, settings.ensemble.num_members, seed)
+    scaling = dealt.scaling
     test_inputs = tabular.scale(test, scaling)[0]
     score = functools.partial(scores, test=test, scaling=scaling)
-    arrays = {"inputs": inputs, "labels": labels}
+    arrays = {"inputs": dealt.inputs, "labels": dealt.labels}
     rows, mixtures, latents = {}, {}, {}
 
-    teacher, seconds = _members(settings.ensemble, "teacher", arrays, seed)
+    teacher, seconds = teach(settings.ensemble, "teacher", arrays, seed, dealt.members)
     function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
     outputs = predict.stream(function, test_inputs, len(test_inputs), 1)
     size = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], teacher.variables))
     alone = [score(PredictiveMixture(member[None, :, 0], member[None, :, 1])) for member in outputs]
     rows["Single"] = {name: float(np.mean([each[name] for each in alone])) for name in alone[0]} | {"parameters": size}
     mixtures["Teachers"] = PredictiveMixture(outputs[..., 0], outputs[..., 1])
-    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * len(outputs), "seconds": seconds}
+    trained = 1 if settings.ensemble.source == "mc_dropout" else len(outputs)
+    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * trained, "seconds": seconds}
 
     for name, ensemble in settings.baselines.items():
-        members, seconds = _members(ensemble, name, arrays, seed)
+        members, seconds = train_members(ensemble, name, arrays, seed)
         function = predict.member_logits_function(members.model, members.variables, lambda x: x, mean_and_variance)
         found = predict.stream(function, test_inputs, len(test_inputs), 1)
         mixtures[name] = PredictiveMixture(found[..., 0], found[..., 1])
         total = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], members.variables)) * len(found)
         rows[name] = score(mixtures[name]) | {"parameters": total, "seconds": seconds}
 
-    kept = np.sort(np.random.default_rng([seed, 3]).permutation(len(labels))[: max(2, round(settings.data.design_fraction * len(labels)))])
     function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
-    design = predict.stream(function, inputs[kept], len(kept), 1)
+    seen = predict.stream(function, dealt.points, len(dealt.points), 1)
     for name, student in settings.students.items():
-        distiller = build.regression_distiller(student, len(design))
-        mixture, extra, state = distil(name, student, distiller, inputs[kept], design, test_inputs, seed)
-        if "posterior" in state:
-            latents[name] = _leading(state["posterior"].mean)
+        distiller = build.regression_distiller(student, len(seen))
+        mixture, extra, trained = distil(name, student, distiller, dealt.points, seen, test_inputs, seed)
+        if "posterior" in trained.state:
+            latents[name] = _leading(trained.state["posterior"].mean)
+            extra["loading_norm"] = loading_norm(trained, test_inputs)
         each = [score(one) for one in mixture]
         rows[name] = {key: float(np.mean([row[key] for row in each])) for key in each[0]} | extra
         if len(mixture[0].means) > 1:
             rows[name]["variance_ratio"] = float(np.mean([one.means.var(0).mean() for one in mixture]) / outputs[..., 0].var(0).mean())
+        collapse.warn(name, rows[name].get("variance_ratio"), f"{label}, split {split}")
         mixtures[name] = mixture[0]
     curves = {name: _curve(mixture, test, scaling) for name, mixture in mixtures.items()}
     shown = {name: mixtures[name] for name in ("Teachers", *(latents or settings.students)) if name in mixtures}
     extra = {"intervals": _intervals(shown, test, scaling), "latents": latents}
-    return {"rows": rows, "curves": curves, **extra, "num_train": len(labels), "num_features": inputs.shape[1]}
+    sizes = {"num_train": len(dealt.labels), "num_design": len(dealt.points), "num_features": dealt.inputs.shape[1]}
+    return {"rows": rows, "curves": curves, **extra, **sizes, "dimension": _dimensions(dealt.inputs, seen[..., 0])}
+
+
+def _dimensions(inputs: np.ndarray, functions: np.ndarray) -> dict[str, float]:
+    """Estimates of the dimension of the inputs [n, d], and of the members' functions [M, m] at the design points."""
+    return {
+        "two_nn": dimension.two_nn(inputs),
+        "inputs": dimension.participation_ratio(inputs),
+        "functions": dimension.participation_ratio(functions),
+    }
 
 
 def _intervals(mixtures: dict[str, PredictiveMixture], test: tabular.Table, scaling: tabular.Scaling, count: int = 60) -> dict:
@@ -155,25 +182,46 @@ def _leading(latents: np.ndarray) -> list:
     return (first @ directions[:2].T).tolist() if len(directions) > 1 else np.pad(first[:, :1], ((0, 0), (0, 1))).tolist()
 
 
-def _members(ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int) -> tuple[predict.Trained, float]:
-    """An ensemble trained on labels, and the seconds that took."""
-    return _fit(name, ensemble.training, gaussian.make_teacher(), arrays, ensemble.num_members, seed)
+def train_members(
+    ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int, subsets: np.ndarray | None = None
+) -> tuple[predict.Trained, float]:
+    """An ensemble trained on labels (each network on its rows of `subsets` [M, n], or on all), and the seconds that took."""
+    plan = teachers.plan(ensemble)
+    subsets = None if subsets is None else subsets[: plan.networks]
+    trained, seconds = _fit(name, ensemble.training, gaussian.make_teacher(), arrays, plan.networks, seed, subsets, plan.snapshots)
+    return plan.members(trained, seed), seconds
+
+
+def loading_norm(trained: predict.Trained, inputs: np.ndarray) -> float:
+    """Mean over inputs and seeds of |loading(x)|, the standard deviation of a latent factor student's functions in training units."""
+    outputs = ensembles.apply(trained.model, trained.variables, inputs)
+    return float(jnp.linalg.norm(dlf.function_law(outputs, trained.state)[1], axis=-1).mean())
 
 
 def _fit(
-    name: str, training: settings_lib.Training, distiller: Distiller, arrays: dict, num_replicas: int, seed: int
+    name: str,
+    training: settings_lib.Training,
+    distiller: Distiller,
+    arrays: dict,
+    num_replicas: int,
+    seed: int,
+    subsets: np.ndarray | None = None,
+    snapshots: tuple[int, int] | None = None,
 ) -> tuple[predict.Trained, float]:
     """Networks trained side by side on a table, diverged ones left out, and the seconds that took; batches no larger than the table."""
     began = time.perf_counter()
+    count = len(arrays["inputs"]) if subsets is None else subsets.shape[1]
     trained = stages.fit(
         name,
-        dataclasses.replace(training, batch_size=min(training.batch_size, len(arrays["inputs"]))),
+        dataclasses.replace(training, batch_size=min(training.batch_size, count)),
         distiller.student(build.backbone(training.model)),
         distiller,
         arrays,
         lambda x: x,
         num_replicas=num_replicas,
         seed=seed,
+        subsets=subsets,
+        snapshots=snapshots,
         progress=False,
     )
     return predict.survivors(trained, f"networks of {name!r}"), time.perf_counter() - began
@@ -181,8 +229,8 @@ def _fit(
 
 def distil(
     name: str, student: settings_lib.Student, distiller: Distiller, inputs: np.ndarray, members: np.ndarray, test: np.ndarray, seed: int
-) -> tuple[list[PredictiveMixture], dict, dict]:
-    """Trains a student on members' (mean, variance) [M, n, 2] at `inputs`: its mixture at `test` for each seed, costs, state [R, ...]."""
+) -> tuple[list[PredictiveMixture], dict, predict.Trained]:
+    """Trains a student on members' (mean, variance) [M, n, 2] at `inputs`: its mixture at `test` for each seed, costs, the networks."""
     arrays = {"inputs": inputs, "labels": np.zeros(len(inputs), np.float32)}
     if distiller.targets is not None:
         arrays["targets"] = jax.device_get(jax.jit(distiller.targets)(jnp.asarray(members)))
@@ -191,7 +239,7 @@ def distil(
     found = jax.device_get(function(test))
     one = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params))
     mixtures = [jax.tree.map(lambda leaf, at=at: leaf[at], found) for at in range(len(trained.seeds))]
-    return mixtures, {"parameters": predict.num_parameters(*one), "seconds": seconds}, trained.state
+    return mixtures, {"parameters": predict.num_parameters(*one), "seconds": seconds}, trained
 
 
 def scores(mixture: PredictiveMixture, *, test: tabular.Table, scaling: tabular.Scaling) -> dict[str, float]:

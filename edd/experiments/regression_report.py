@@ -2,10 +2,8 @@
 
 import math
 import pathlib
-import shutil
-import tempfile
 
-from edd.experiments import html, regression_figures, results
+from edd.experiments import collapse, page, regression_figures, results
 from edd.experiments.tables import Cell, Table, number
 
 SCHEMA = "edd.regression/1"
@@ -20,9 +18,13 @@ CONVENTIONS = {
     "units": "RMSE and CRPS in the target's own unit, NLL in nats of that unit",
     "±": "standard error over splits (standard deviation over sqrt of their number)",
     "coverage": "share of test targets between the mixture's 2.5 % and 97.5 % quantiles; a student is to have its teachers' coverage",
-    "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; far below 1: collapsed",
+    "variance kept": "mean over test inputs of the variance of the predicted functions, student over teachers; below 0.1: collapsed",
+    "loading norm": "mean over test inputs of |loading(x)|, the standard deviation of a latent factor student's functions",
 }
-COLLAPSED = 0.1
+KEPT = {
+    "variance_ratio": "Variance kept (student over teachers)",
+    "loading_norm": "Loading norm, in standard deviations of the target",
+}
 
 
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, reference: dict) -> dict:
@@ -53,14 +55,6 @@ def merge(runs: list[dict]) -> dict:
     return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts, "summary": summarise(parts)}
 
 
-def render(run_dirs: list[pathlib.Path], out: pathlib.Path) -> dict:
-    """Reads one or more runs, merges them, and writes the report into `out`; errors as `merge` and `results.load`."""
-    loaded = [results.load(each, SCHEMA) for each in run_dirs]
-    found = loaded[0] if len(loaded) == 1 else merge(loaded)
-    write(found, out)
-    return found
-
-
 def summarise(parts: list[dict]) -> dict:
     """set -> row -> metric -> {"mean", "standard_error", "n"} over splits, in order of first appearance."""
     summary: dict = {}
@@ -69,15 +63,16 @@ def summarise(parts: list[dict]) -> dict:
             for name, value in scores.items():
                 summary.setdefault(part["set"], {}).setdefault(row, {}).setdefault(name, []).append(value)
     return {
-        data: {row: {name: _pooled(values) for name, values in scores.items()} for row, scores in rows.items()}
+        data: {row: {name: pooled(values) for name, values in scores.items()} for row, scores in rows.items()}
         for data, rows in summary.items()
     }
 
 
-def _pooled(values: list[float]) -> dict:
-    pooled = results.pool(values)
-    error = None if pooled["sd"] is None else pooled["sd"] / math.sqrt(pooled["n"])
-    return {"mean": pooled["mean"], "standard_error": error, "n": pooled["n"]}
+def pooled(values: list[float]) -> dict:
+    """Mean and standard error over splits."""
+    found = results.pool(values)
+    error = None if found["sd"] is None else found["sd"] / math.sqrt(found["n"])
+    return {"mean": found["mean"], "standard_error": error, "n": found["n"]}
 
 
 def tables(found: dict) -> list[Table]:
@@ -90,22 +85,24 @@ def tables(found: dict) -> list[Table]:
         lines = []
         for row in [*rows, *(row for row in found["reference"] if row not in rows)]:
             if row in rows:
-                lines.append([Cell(row), *(_cell(summary[data].get(row, {}).get(metric), decimals) for data in sets)])
+                lines.append([Cell(row), *(cell(summary[data].get(row, {}).get(metric), decimals) for data in sets)])
             values = [found["reference"].get(row, {}).get(data, {}).get(metric) for data in sets]
             if any(value is not None for value in values):
                 lines.append([Cell(f"{row}, paper"), *(Cell(number(value, 1, decimals)) for value in values)])
         made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
-    students = [row for row in rows if any("variance_ratio" in summary[data].get(row, {}) for data in sets)]
-    kept = [[Cell(row), *(_cell(summary[data].get(row, {}).get("variance_ratio"), 3) for data in sets)] for row in students]
-    if kept:
-        made.append(Table("Variance kept (student over teachers)", ["row", *sets], [""] * (1 + len(sets)), kept, 1))
+    for name, title in KEPT.items():
+        students = [row for row in rows if any(name in summary[data].get(row, {}) for data in sets)]
+        lines = [[Cell(row), *(cell(summary[data].get(row, {}).get(name), 3) for data in sets)] for row in students]
+        if lines:
+            made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
     for name, title, decimals in (("parameters", "Parameters", 0), ("seconds", "Seconds of training", 1)):
-        lines = [[Cell(row), *(_cell(summary[data].get(row, {}).get(name), decimals, spread=False) for data in sets)] for row in rows]
+        lines = [[Cell(row), *(cell(summary[data].get(row, {}).get(name), decimals, spread=False) for data in sets)] for row in rows]
         made.append(Table(title, ["row", *sets], [""] * (1 + len(sets)), lines, 1))
     return made
 
 
-def _cell(leaf: dict | None, decimals: int, *, spread: bool = True) -> Cell:
+def cell(leaf: dict | None, decimals: int, *, spread: bool = True) -> Cell:
+    """The mean, with its standard error where there is one."""
     if leaf is None:
         return Cell("–")
     text = number(leaf["mean"], 1, decimals)
@@ -129,44 +126,14 @@ def opening(found: dict) -> list[str]:
         sentences.append(
             f"{data}: of the way from a single network's CRPS {single:.4g} to the teachers' {teachers:.4g} go: " + ", ".join(shares) + "."
         )
-        sentences += [
-            f"{data}: {row} has collapsed, it keeps {100 * scores['variance_ratio']['mean']:.1f} % of the teachers' variance."
-            for row, scores in rows.items()
-            if scores.get("variance_ratio", {}).get("mean", 1) < COLLAPSED
-        ]
+        for row, scores in rows.items():
+            collapsed = collapse.told(row, scores.get("variance_ratio", {}).get("mean"))
+            sentences += [f"{data}: {collapsed}."] if collapsed else []
     return sentences
 
 
 def write(found: dict, out: pathlib.Path) -> None:
     """results.json, report.md, report.html and figures/: complete, or the old files stay."""
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     title = f"{found['settings'].get('name', 'regression')}: Gaussian distillation on tables"
-    made, sentences = tables(found), opening(found)
-    if found["settings"].get("smoke"):
-        sentences.insert(0, "A smoke run: two steps on an invented table show that everything runs; the numbers mean nothing.")
-    body = [f"<h1>{html.escape(title)}</h1>", "<ul>" + "".join(f"<li>{html.prose(line)}</li>" for line in sentences) + "</ul>"]
-    parts = [f"# {title}", "\n".join(f"- {line}" for line in sentences)]
-    for table in made:
-        body += [f"<h2>{html.escape(table.title)}</h2>", html.table_html(table)]
-        parts += [f"## {table.title}", html.table_markdown(table)]
-    body, parts = [*body, "<h2>Figures</h2>"], [*parts, "## Figures"]
-    with tempfile.TemporaryDirectory(dir=out) as folder:
-        for name, (draw, caption) in regression_figures.FIGURES.items():
-            figure = draw(found["parts"])
-            if figure is not None:
-                path = pathlib.Path(folder) / f"{name}.png"
-                figure.savefig(path, dpi=120)
-                body.append(html.figure_html(path, caption))
-                parts.append(f"![{caption}](figures/{name}.png)")
-        (out / "figures").mkdir(exist_ok=True)
-        for path in sorted(pathlib.Path(folder).iterdir()):
-            shutil.move(path, out / "figures" / path.name)
-    information = results.flatten(found["run"])
-    body += ["<footer><h2>Conventions</h2>", html.definition_list(CONVENTIONS)]
-    body += ["<h2>The run</h2>", html.definition_list(information), "</footer>"]
-    parts += ["## Conventions", "\n".join(f"- **{name}**: {text}" for name, text in CONVENTIONS.items())]
-    parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in information.items())]
-    results.save(found, out)
-    results.write_atomically(out / "report.md", "\n\n".join(parts) + "\n")
-    results.write_atomically(out / "report.html", html.page(title, body))
+    figures = {name: (draw(found["parts"]), caption) for name, (draw, caption) in regression_figures.FIGURES.items()}
+    page.write(found, out, title, opening(found), tables(found), figures, CONVENTIONS, smoke=found["settings"].get("smoke", False))

@@ -10,12 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edd.experiments import figures, heatmaps, html, predictions, regression_report, results, style, tables, wording
+from edd.experiments import (
+    ablation_report,
+    figures,
+    function_laws_report,
+    heatmaps,
+    html,
+    online_report,
+    predictions,
+    regression_report,
+    results,
+    style,
+    tables,
+    wording,
+)
 from edd.experiments.evaluate import evaluate
 from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
+STUDIES = (regression_report, ablation_report, function_laws_report, online_report)  # each with its SCHEMA, merge and write
 
 
 class Drawn(NamedTuple):
@@ -75,8 +89,12 @@ def render(run_dirs: Sequence[str | os.PathLike], out: str | os.PathLike) -> dic
         raise ValueError("run_dirs must name at least one run directory")
     if len(run_dirs) > 1 and any(out.resolve() == each.resolve() for each in run_dirs):
         raise ValueError(f"out must not be one of the merged runs, got {out}: its own results would be overwritten")
-    if results.has_schema(run_dirs[0], regression_report.SCHEMA):
-        return regression_report.render(run_dirs, out)
+    for study in STUDIES:
+        if results.has_schema(run_dirs[0], study.SCHEMA):
+            loaded = [results.load(each, study.SCHEMA) for each in run_dirs]
+            found = loaded[0] if len(loaded) == 1 else study.merge(loaded)
+            study.write(found, out)
+            return found
     loaded = [results.load(each) for each in run_dirs]
     try:
         found = loaded[0] if len(loaded) == 1 else results.merge(loaded)

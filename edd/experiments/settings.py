@@ -118,11 +118,22 @@ class Training:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """The teachers, or a baseline: `num_members` copies of one network with their own keys and data orders, trained on labels."""
+    """The teachers, or a baseline: members trained on labels.
+
+    Attributes:
+      num_members: M.
+      training: of the network, or of each of the networks.
+      smoothing: of the labels, in [0, 1].
+      source: "deep": M networks with their own keys and data orders. Of tables also "mc_dropout": M masks of one network, and "langevin":
+        snapshots along chains of stochastic gradient Langevin dynamics (`teachers.SOURCES`).
+      options: of the source.
+    """
 
     num_members: int
     training: Training
     smoothing: float = 0.0
+    source: str = "deep"
+    options: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         _check(self.num_members >= 1, "ensemble.num_members", self.num_members, "at least 1")
@@ -210,6 +221,8 @@ class Settings:
 
     def __post_init__(self):
         _check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
+        for each in (self.ensemble, *self.baselines.values()):
+            _check(each.source == "deep", "ensemble.source", each.source, "'deep' (other sources: tables, or saved arrays)")
 
 
 def from_dict(cls: type, values: dict, path: str = "") -> Any:

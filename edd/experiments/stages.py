@@ -1,5 +1,6 @@
 """The stages of a run: train the ensemble, make targets, distil students. Each is resumable in its own folder."""
 
+import collections
 import contextlib
 import pathlib
 import zlib
@@ -32,7 +33,7 @@ def stage_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0] >> 1)
 
 
-def make_optimizer(training: settings_lib.Training, num_steps: int, steps_per_epoch: int):
+def make_optimizer(training: settings_lib.Training, num_steps: int, steps_per_epoch: int, num_examples: int = 1):
     """The optax transformation of a training program.
 
     Raises:
@@ -48,6 +49,7 @@ def make_optimizer(training: settings_lib.Training, num_steps: int, steps_per_ep
         warmup_steps=warmup,
         weight_decay=spec.weight_decay,
         clip_norm=spec.clip_norm,
+        num_examples=num_examples,
     )
 
 
@@ -64,6 +66,8 @@ def fit(
     workdir: pathlib.Path | None = None,
     online_targets: tuple[Model, PyTree] | None = None,
     validation: dict | None = None,
+    subsets: np.ndarray | None = None,
+    snapshots: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> Trained:
     """Trains `num_replicas` networks side by side and returns them as shipped.
@@ -78,22 +82,21 @@ def fit(
       workdir: run directory, resumed where an earlier call stopped; None keeps nothing on disk.
       online_targets: (teacher model, stacked teacher variables) evaluated in every step.
       validation: as `arrays`; needed for `training.keep == "best"`, which ships the checkpoint of least mean loss.
+      subsets: [R, n] indices of the examples each network trains on; None: all.
+      snapshots: (how many, steps between two): the last states of each network are shipped as networks of their own, snapshot after
+        snapshot; kept in memory, so without a run directory. None: the final ones.
       progress: show a progress bar.
 
     Raises:
       ValueError: settings that do not fit the data or each other. `training.loop.NonFiniteError` by `on_nonfinite`.
     """
-    if training.keep == "best" and (validation is None or workdir is None):
-        raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
+    _check_keeping(training, workdir, validation, snapshots)
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    layout = distiller.multi_input
-    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
-    batches = pipeline.Batches(arrays, batch_size=distinct, seed=own_seed, num_replicas=num_replicas)
-    batches = batches if layout is None else multi_input.MultiInputBatches(batches, layout)
+    batches = _batches(distiller, training, arrays, own_seed, num_replicas, subsets)
     num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
-    optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch)
+    optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, len(arrays["labels"] if subsets is None else subsets[0]))
     raw = jax.ShapeDtypeStruct((1, *arrays["inputs"].shape[1:]), arrays["inputs"].dtype)
     first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas)
     step_fn = step.make_train_step(
@@ -115,13 +118,14 @@ def fit(
         common = {"num_replicas": num_replicas, "preprocess": preprocess, "online_targets": online_targets, "strategy": training.strategy}
         options["design_update"] = _design_update(evaluation.make_design_update(model, distiller, devices, **common), arrays, devices)
         options["design_every"] = distiller.update_every
+    if snapshots is not None:
+        return _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshots, options)
     if workdir is None:
         last = loop.train(first, step_fn, batches, devices, **options)
         return _ship(model, distiller, mesh.to_host(last, devices))
     like = state.abstract(first)
-    folder = workdir / "checkpoints" / name
     with (
-        checkpoint.Checkpointer(folder, keep_last=2, keep_best=int(training.keep == "best")) as saver,
+        checkpoint.Checkpointer(workdir / "checkpoints" / name, keep_last=2, keep_best=int(training.keep == "best")) as saver,
         contextlib.nullcontext() if jax.process_index() else writers.Writer(workdir / "metrics" / name) as writer,
     ):
         options.update(checkpointer=saver, checkpoint_every=training.checkpoint_every, writer=writer, log_every=max(1, min(50, num_steps)))
@@ -129,6 +133,37 @@ def fit(
         if training.keep == "best":
             last = saver.restore_best(like, mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _batches(distiller: Distiller, training: settings_lib.Training, arrays: dict, seed: int, num_replicas: int, subsets):
+    layout = distiller.multi_input
+    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
+    batches = pipeline.Batches(arrays, batch_size=distinct, seed=seed, num_replicas=num_replicas, subsets=subsets)
+    return batches if layout is None else multi_input.MultiInputBatches(batches, layout)
+
+
+def _check_keeping(training: settings_lib.Training, workdir, validation, snapshots) -> None:
+    if training.keep == "best" and (validation is None or workdir is None):
+        raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
+    if snapshots is not None and (workdir is not None or validation is not None):
+        raise ValueError("snapshots are kept in memory alone: give neither a run directory nor held-out examples")
+
+
+def _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshots: tuple[int, int], options: dict) -> Trained:
+    """Trains and ships the last `snapshots[0]` states, `snapshots[1]` steps apart."""
+    count, every = snapshots
+    steps = options["num_steps"]
+    if steps % every or count * every > steps:
+        raise ValueError(f"{count} snapshots need a multiple of {every} steps, at least {count * every}, got {steps}")
+    kept = collections.deque(maxlen=count)
+
+    def look(current: state.TrainState) -> dict:
+        kept.append(_ship(model, distiller, mesh.to_host(current, devices)))
+        return {}
+
+    loop.train(first, step_fn, batches, devices, **{**options, "evaluate": look, "evaluate_every": every})
+    stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[each[2:7] for each in kept])
+    return Trained(kept[-1].model, distiller, *stacked, np.arange(len(stacked[3])))
 
 
 def _design_update(update: Callable, arrays: dict, devices) -> Callable:

@@ -12,7 +12,7 @@ import optax
 
 from edd.typing import Array, PyTree
 
-OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion")
+OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion", "sgld")
 DECOUPLED = ("adamw", "lamb", "lion")  # decay the weights themselves; the others add decay * weight to the gradient
 SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "multistep", "exponential", "inverse_sqrt")
 DECAY = ("kernels", "all")
@@ -36,11 +36,14 @@ def make(
     final_fraction: float = 0.0,
     milestones: Sequence[float] = (0.5, 0.75),
     decay_factor: float = 0.1,
+    temperature: float = 1.0,
+    num_examples: int = 1,
 ) -> optax.GradientTransformation:
     """The optimiser `name` with its schedule, weight decay and clipping, in this order: clip, decay, step.
 
     Args:
-      name: "sgd" | "nesterov" (sgd with Nesterov momentum) | "adam" | "adamw" | "rmsprop" | "adagrad" | "lamb" | "lion".
+      name: "sgd" | "nesterov" (sgd with Nesterov momentum) | "adam" | "adamw" | "rmsprop" | "adagrad" | "lamb" | "lion" |
+        "sgld" (`langevin`).
       learning_rate: peak rate, > 0.
       total_steps: optimiser steps of the whole run, >= 1.
       schedule: see `make_schedule`.
@@ -54,6 +57,8 @@ def make(
       final_fraction: last learning rate over the peak, in [0, 1] (cosine, linear, exponential).
       milestones: fractions of the run at which "multistep" multiplies by `decay_factor`.
       decay_factor: in (0, 1].
+      temperature: of sgld, >= 0.
+      num_examples: N of sgld, >= 1.
 
     Returns:
       An optax.GradientTransformation for the gradients of one replica.
@@ -77,6 +82,8 @@ def make(
         ("b1", b1, 0 <= b1 < 1),
         ("b2", b2, 0 <= b2 < 1),
         ("eps", eps, eps > 0),
+        ("temperature", temperature, temperature >= 0),
+        ("num_examples", num_examples, num_examples >= 1),
     ):
         _range(label, value, good)
     rate = make_schedule(
@@ -98,11 +105,32 @@ def make(
         "adagrad": lambda: optax.adagrad(rate, eps=eps),
         "lamb": lambda: optax.lamb(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask),
         "lion": lambda: optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask),
+        "sgld": lambda: langevin(rate, temperature / num_examples),
     }
     chain = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     if weight_decay > 0 and name not in DECOUPLED:
         chain.append(optax.add_decayed_weights(weight_decay, mask=mask))
     return optax.chain(*chain, cores[name]())
+
+
+def langevin(rate: Callable[[Array], Array], scale: float) -> optax.GradientTransformationExtraArgs:
+    """Stochastic gradient Langevin dynamics: -rate g + N(0, 2 rate scale), with g the gradient of a mean loss over N examples.
+
+    For a loss of minus log-likelihoods and scale = T / N the weights sample the posterior at temperature T as the rate goes to 0; weight
+    decay 1 / (N v) on all weights is the prior N(0, v). `update` takes a typed `key`.
+
+    References:
+      Welling & Teh 2011, "Bayesian Learning via Stochastic Gradient Langevin Dynamics", equation 4 (rate = N epsilon / 2).
+    """
+
+    def update(updates, count, params=None, *, key, **_):
+        del params
+        step, (leaves, tree) = rate(count), jax.tree.flatten(updates)
+        keys = jax.random.split(key, len(leaves))
+        noisy = [jnp.sqrt(2 * step * scale) * jax.random.normal(k, g.shape, g.dtype) - step * g for k, g in zip(keys, leaves)]
+        return jax.tree.unflatten(tree, noisy), count + 1
+
+    return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 def make_schedule(

@@ -24,7 +24,7 @@ from edd.training.optimizers import global_norm
 from edd.training.state import TrainState, trained
 from edd.typing import Array, Key, PyTree
 
-AUGMENT, DROPOUT, LOSS, PENALTY = range(4)  # what a folded key is for
+AUGMENT, DROPOUT, LOSS, PENALTY, NOISE = range(5)  # what a folded key is for
 UPDATES = ("nothing", "minibatch", "design_set")
 
 
@@ -100,7 +100,7 @@ def make_train_step(
     meshes.check_divides(mesh, num_replicas, batch_size)
     _check(distiller, ema_decay, strategy)
     teacher_model = None if online_targets is None else online_targets[0]
-    one = _ReplicaStep(model, distiller, optimizer, preprocess, augment, teacher_model, ema_decay, strategy)
+    one = _ReplicaStep(model, distiller, optax.with_extra_args_support(optimizer), preprocess, augment, teacher_model, ema_decay, strategy)
     local = num_replicas // mesh.shape[meshes.MEMBER]
 
     def body(state, batch, key, teacher):
@@ -157,8 +157,8 @@ class _ReplicaStep:
         )
         if self.distiller.gradient_transform is not None:
             gradients = self.distiller.gradient_transform(gradients)
-        norm = global_norm(gradients)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained(state.variables, state.params))
+        norm, noise = global_norm(gradients), jax.random.fold_in(key, NOISE)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained(state.variables, state.params), key=noise)
         weights, params = optax.apply_updates(trained(state.variables, state.params), updates)
         variables = {**state.variables, **new_state, **weights}
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _finite((variables, params)) & _no_nan(state.state)

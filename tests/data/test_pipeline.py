@@ -213,3 +213,19 @@ def test_bad_iteration_is_refused():
         make().batch(-1)
     with pytest.raises(ValueError, match=r"must lie in \[0, 4\]"):
         pipeline.iterate(make(), num_steps=4).set_state({"step": 5})
+
+
+def test_each_replica_meets_its_own_subset_once_an_epoch():
+    subsets = np.array([[0, 2, 4, 6], [9, 8, 1, 3]])
+    batches = pipeline.Batches({"x": np.arange(10)}, batch_size=2, seed=0, num_replicas=2, subsets=subsets)
+    assert batches.steps_per_epoch == 2
+    for epoch in range(3):
+        met = np.concatenate([batches.batch(2 * epoch + step)["x"] for step in range(2)], 1)
+        np.testing.assert_array_equal(np.sort(met, 1), np.sort(subsets, 1))
+    plain = pipeline.Batches({"x": np.arange(10)}, batch_size=2, seed=0, num_replicas=2, subsets=subsets, shuffle=False)
+    np.testing.assert_array_equal(plain.batch(1)["x"], subsets[:, 2:])
+    for bad, message in ((subsets[:1], "R = 2"), (subsets + 1, r"\[0, 10\)"), (subsets / 2, "integers")):
+        with pytest.raises(ValueError, match=message):
+            pipeline.Batches({"x": np.arange(10)}, batch_size=2, seed=0, num_replicas=2, subsets=bad)
+    with pytest.raises(ValueError, match=r"\[1, 4\]"):
+        pipeline.Batches({"x": np.arange(10)}, batch_size=5, seed=0, num_replicas=2, subsets=subsets)

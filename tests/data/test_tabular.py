@@ -57,3 +57,16 @@ def test_mistakes(folder, tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_mixup_draws_lines_between_rows():
+    corners = np.eye(3)
+    mixed = tabular.mixup(corners, 500, np.random.default_rng(0))
+    np.testing.assert_allclose(mixed.sum(1), 1)
+    assert ((mixed > 0).sum(1) <= 2).all()  # between two rows, never three
+    assert abs(mixed.max(1).mean() - (1 / 3 + 2 / 3 * 0.75)) < 0.03  # the same row twice in a third of the draws
+    extreme = tabular.mixup(corners, 500, np.random.default_rng(0), alpha=0.01)
+    assert (extreme.max(1) > 0.99).mean() > 0.9
+    for bad in ({"count": 0}, {"alpha": 0.0}):
+        with pytest.raises(ValueError, match="mixup needs"):
+            tabular.mixup(corners, **{"count": 1, "rng": np.random.default_rng(0), **bad})

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edd.experiments import launch, regression, regression_figures, regression_report, report, results, settings
+from edd.experiments import collapse, launch, regression, regression_figures, regression_report, report, results, settings
 from edd.experiments.regression_settings import Regression
 
 
@@ -38,12 +38,15 @@ def config(tmp_path):
 
 def test_a_study_from_end_to_end_is_resumed_by_parts(config, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    found = launch.run({"experiment": "regression", **config}, str(out), progress=False)
+    with pytest.warns(collapse.CollapseWarning, match=r"mine, split \d: LBE has collapsed"):
+        found = launch.run({"experiment": "regression", **config}, str(out), progress=False)
     assert list(found["summary"]["mine"]) == ["Single", "Teachers", "small ensemble", "DLF", "LBE"]
     for row in found["summary"]["mine"].values():
         assert row["crps"]["n"] == 2 and np.isfinite(row["crps"]["mean"]) and row["crps"]["standard_error"] >= 0
     text = (out / "report.md").read_text()
-    assert "| DLF, paper | 0.2500 |" in text and "LBE has collapsed" in text and "<script" not in (out / "report.html").read_text()
+    assert "| DLF, paper | 0.2500 |" in text and "LBE has collapsed" in text and "Loading norm" in text
+    assert "<script" not in (out / "report.html").read_text()
+    assert found["parts"][0]["dimension"].keys() == {"two_nn", "inputs", "functions"}
     for name in regression_figures.FIGURES:
         assert (out / "figures" / f"{name}.png").stat().st_size > 5000
     monkeypatch.setattr(regression, "one_part", lambda settings, label, split, *_: {**part(split, label), "again": True})
@@ -71,7 +74,7 @@ def test_merging_splits_and_what_the_report_says(tmp_path):
     assert leaf == {"mean": pytest.approx(1.2), "standard_error": pytest.approx(0.2), "n": 2}
     assert regression_report.opening(merged) == [
         "a: of the way from a single network's CRPS 2 to the teachers' 1 go: DLF 80 %.",
-        "a: DLF has collapsed, it keeps 1.0 % of the teachers' variance.",
+        "a: DLF has collapsed: it keeps 1.0 % of its teachers' variance.",
     ]
     with pytest.raises(ValueError, match="run 1 repeats split 0 of 'a'"):
         regression_report.merge([first, first])
@@ -98,6 +101,9 @@ def test_mistakes_are_found_before_anything_is_written(config, tmp_path):
         (change(data={"sets": ["nowhere.csv"]}), "nowhere.csv does not exist"),
         (change(data={"sets": []}), "must not be empty"),
         (change(data={"sets": ["x.csv"], "design_fraction": 0.0}), "design_fraction must lie"),
+        (change(data={"sets": ["x.csv"], "common_fraction": 1.5}), "common_fraction must lie"),
+        (change(data={"sets": ["x.csv"], "design": "trian"}), "did you mean 'train'"),
+        (change(data={"sets": ["x.csv"], "teacher_fraction": 1.0}), "no row would be left"),
     ):
         with pytest.raises(ValueError, match=message):
             regression.run(bad, tmp_path / "none", progress=False)

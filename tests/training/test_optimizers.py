@@ -22,16 +22,17 @@ def run(optimizer, steps=3, grads=GRADS):
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_every_optimizer_goes_downhill_on_a_quadratic_for_each_replica(name):
-    optimizer = optimizers.make(name, 0.05, total_steps=200, schedule="cosine", clip_norm=10.0, weight_decay=1e-4)
+    options = {"clip_norm": 10.0, "weight_decay": 1e-4, "num_examples": 10**9}  # so many that Langevin's noise is small
+    optimizer = optax.with_extra_args_support(optimizers.make(name, 0.05, total_steps=200, schedule="cosine", **options))
     start = jnp.array([[3.0, -2.0], [0.5, 4.0]])
 
     def one(x):
-        def body(carry, _):
+        def body(carry, key):
             x, opt_state = carry
-            updates, opt_state = optimizer.update(x, opt_state, x)
+            updates, opt_state = optimizer.update(x, opt_state, x, key=key)
             return (optax.apply_updates(x, updates), opt_state), None
 
-        return jax.lax.scan(body, (x, optimizer.init(x)), length=200)[0][0]
+        return jax.lax.scan(body, (x, optimizer.init(x)), jax.random.split(jax.random.key(0), 200))[0][0]
 
     end = jax.jit(jax.vmap(one))(start)
     assert np.all(np.linalg.norm(end, axis=1) < 0.8 * np.linalg.norm(start, axis=1))
@@ -115,3 +116,32 @@ def test_schedules_by_hand():
 def test_errors_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         optimizers.make(**{"name": "adam", "learning_rate": 0.1, "total_steps": 10, **arguments})
+
+
+def test_langevin_samples_the_posterior_of_a_linear_gaussian_model():
+    """y = x w + N(0, s2), prior N(0, v): long chains with small steps have the posterior's mean and covariance within 15 %."""
+    rng = np.random.default_rng(0)
+    count, variance, prior = 40, 0.25, 2.0
+    features = rng.normal(size=(count, 2)) @ np.array([[1.0, 0.6], [0.0, 0.8]])
+    labels = features @ np.array([1.0, -0.5]) + np.sqrt(variance) * rng.normal(size=count)
+    precision = features.T @ features / variance + np.eye(2) / prior
+    mean, covariance = np.linalg.solve(precision, features.T @ labels / variance), np.linalg.inv(precision)
+    options = {"total_steps": 1, "weight_decay": 1 / (count * prior), "decay_on": "all", "num_examples": count}
+    optimizer = optimizers.make("sgld", 5e-3, **options)
+    features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.float32)
+    gradient = jax.grad(lambda w: 0.5 * jnp.square(labels - features @ w).mean() / variance)
+
+    def step(carry, key):
+        w, state = carry
+        updates, state = optimizer.update(gradient(w), state, w, key=key)
+        return (w + updates, state), w + updates
+
+    def chain(key):
+        start = (jnp.zeros(2), optimizer.init(jnp.zeros(2)))
+        return jax.lax.scan(step, start, jax.random.split(key, 4000))[1][500:]
+
+    found = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(0), 30))).reshape(-1, 2)
+    np.testing.assert_allclose(found.mean(0), mean, atol=0.1 * np.sqrt(covariance.max()))
+    np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.15 * covariance.max())
+    cold = optimizers.make("sgld", 5e-3, temperature=0.0, **options)
+    np.testing.assert_allclose(cold.update(jnp.ones(2), cold.init(jnp.zeros(2)), jnp.zeros(2), key=jax.random.key(0))[0], -5e-3)

@@ -1,0 +1,89 @@
+"""One page for a study that is sentences, tables and figures: results.json, report.md, report.html and figures/."""
+
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+
+from edd.experiments import html, results
+from edd.experiments.tables import Table
+
+
+def merge(runs: list[dict], schema: str, key: Callable[[dict], tuple], same: Callable[[dict], object] = lambda run: None) -> dict:
+    """One results dict with the parts of all runs.
+
+    Args:
+      runs: results dicts.
+      schema: what all of them must have.
+      key: part -> what may be there only once.
+      same: run -> what must be equal in all.
+
+    Raises:
+      ValueError: no run, another schema or `same`, or one part twice.
+    """
+    if not runs:
+        raise ValueError("there must be at least one run to merge")
+    parts, seen = [], set()
+    for index, each in enumerate(runs):
+        if each.get("schema") != schema or same(each) != same(runs[0]):
+            raise ValueError(f"run {index} has schema {each.get('schema')!r} or is another study: only runs of one study merge")
+        for part in each["parts"]:
+            if key(part) in seen:
+                raise ValueError(f"run {index} repeats {key(part)}: each may count once")
+            seen.add(key(part))
+            parts.append(part)
+    return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts}
+
+
+def write(
+    found: dict,
+    out: pathlib.Path,
+    title: str,
+    sentences: list[str],
+    tables: list[Table],
+    figures: dict[str, tuple],
+    conventions: dict[str, str],
+    *,
+    smoke: bool = False,
+) -> None:
+    """Writes the four: complete, or the old files stay.
+
+    Args:
+      found: what results.json holds, with "run".
+      out: folder, created.
+      title: of the page.
+      sentences: what the numbers say, first on the page.
+      tables: under their own titles.
+      figures: file name without ending -> (matplotlib figure or None, caption).
+      conventions: what the numbers mean.
+      smoke: say on top that they mean nothing.
+    """
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if smoke:
+        told = "A smoke run: two steps on invented data show that everything runs; the numbers mean nothing."
+        sentences = [told, *sentences]
+    body = [f"<h1>{html.escape(title)}</h1>", "<ul>" + "".join(f"<li>{html.prose(line)}</li>" for line in sentences) + "</ul>"]
+    parts = [f"# {title}", "\n".join(f"- {line}" for line in sentences)]
+    for table in tables:
+        body += [f"<h2>{html.escape(table.title)}</h2>", html.table_html(table)]
+        parts += [f"## {table.title}", html.table_markdown(table)]
+    body, parts = [*body, "<h2>Figures</h2>"], [*parts, "## Figures"]
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        for name, (figure, caption) in figures.items():
+            if figure is not None:
+                path = pathlib.Path(folder) / f"{name}.png"
+                figure.savefig(path, dpi=120)
+                body.append(html.figure_html(path, caption))
+                parts.append(f"![{caption}](figures/{name}.png)")
+        (out / "figures").mkdir(exist_ok=True)
+        for path in sorted(pathlib.Path(folder).iterdir()):
+            shutil.move(path, out / "figures" / path.name)
+    information = results.flatten(found["run"])
+    body += ["<footer><h2>Conventions</h2>", html.definition_list(conventions)]
+    body += ["<h2>The run</h2>", html.definition_list(information), "</footer>"]
+    parts += ["## Conventions", "\n".join(f"- **{name}**: {text}" for name, text in conventions.items())]
+    parts += ["## The run", "\n".join(f"- {name}: `{value}`" for name, value in information.items())]
+    results.save(found, out)
+    results.write_atomically(out / "report.md", "\n\n".join(parts) + "\n")
+    results.write_atomically(out / "report.html", html.page(title, body))
