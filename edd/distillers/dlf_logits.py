@@ -125,6 +125,7 @@ class _MatrixFactors:
             "warm": jnp.float32(self.init_steps > 0),  # 1 in the penalised phase
             "first": jnp.float32(1.0),  # 1 until the first E-step
             "count": jnp.float32(1.0),
+            "loading_norm": jnp.float32(0.0),  # root mean square over design points: the standard deviation of an average logit
         }
         params = {"class_factor": jnp.eye(self.num_classes)}
         return (params | {"latents": latents} if self.init_steps else params), state
@@ -181,6 +182,7 @@ class _MatrixFactors:
             "warm": warm,
             "first": warm,
             "count": statistics.count,
+            "loading_norm": jnp.sqrt(jnp.trace(found.factor.T @ statistics.gram @ found.factor) / statistics.count),
         }
         kept = {**fresh, "posterior": state["posterior"], "noise_variance": start}
 

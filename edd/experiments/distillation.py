@@ -9,7 +9,7 @@ import numpy as np
 from edd.data import augment, sources
 from edd.distillers.base import ensemble_prediction, softmax_prediction
 from edd.ensembles import members
-from edd.experiments import build, heatmaps, predict, record, report, stages
+from edd.experiments import build, collapse, evaluate, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
 from edd.training import loop
@@ -60,9 +60,13 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         return {}
     teacher = predict.survivors(teacher, "ensemble members")
     others = {name: predict.survivors(trained, f"networks of {name!r}") for name, trained in others.items()}
+    rows = make_rows(teacher, others, sets, settings)
+    if not settings.smoke:
+        warn_of_collapse(rows)
+    norms = loading_norms(others)
     return report.finish(
         workdir,
-        make_rows(teacher, others, sets, settings),
+        rows,
         sets.test.labels,
         grid=make_grid(teacher, others, sets, settings),
         settings=config,
@@ -70,12 +74,27 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
             **record.for_report(description),
             "methods": {name: build.method_in_words(student) for name, student in settings.students.items()},
             "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none",
+            **({"loading norm at the design points (mean over seeds)": norms} if norms else {}),
         },
         reference=settings.evaluation.reference,
         num_resamples=settings.evaluation.num_resamples,
         num_bins=settings.evaluation.num_bins,
         seed=settings.seed,
     )
+
+
+def warn_of_collapse(rows: list[Row]) -> None:
+    """`CollapseWarning` for every row that keeps less than a tenth of the ensemble's mutual information on the test set."""
+    whole = next(row for row in rows if row.name == "Ensemble")
+    for row in rows:
+        if row.group == "student":
+            collapse.warn(row.name, evaluate.share(row, whole), f"seed {row.seed}", "mutual information")
+
+
+def loading_norms(trained: dict[str, predict.Trained]) -> dict[str, float]:
+    """Root mean square of the loading of every latent factor student: the standard deviation of an average logit."""
+    states = {name: each.state for name, each in trained.items() if isinstance(each.state, dict) and "loading_norm" in each.state}
+    return {name: round(float(np.mean(state["loading_norm"])), 4) for name, state in states.items()}
 
 
 def frozen(trained: predict.Trained) -> dict[str, int]:

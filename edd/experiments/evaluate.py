@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edd.experiments import results, scores
+from edd.experiments import collapse, results, scores
 from edd.experiments.predictions import Row, as_numpy
 from edd.experiments.results import SCHEMA
 
@@ -94,7 +94,7 @@ def _entry(row: Row, teacher: Row | None, labels: np.ndarray, how: scores.Sampli
         "variant": {},
         "metrics": {block: tree for block, tree in metrics.items() if tree},
         "costs": _costs(row, teacher),
-        "notes": _notes(row),
+        "notes": _notes(row, teacher),
         "reference": {metric: float(value) for metric, value in reference.items()},
     }
 
@@ -108,8 +108,15 @@ def _costs(row: Row, teacher: Row | None) -> dict:
     return costs
 
 
-def _notes(row: Row) -> list[str]:
-    notes = []
+def share(row: Row, teacher: Row) -> float | None:
+    """Mean mutual information on the test set, the row's over the ensemble's; None where either has none."""
+    own, whole = (each.predictions["test"].mutual_information for each in (row, teacher))
+    return None if own is None or whole is None or not np.mean(whole) > 0 else float(np.mean(own) / np.mean(whole))
+
+
+def _notes(row: Row, teacher: Row | None) -> list[str]:
+    told = None if teacher is None or row.name == teacher.name else collapse.told(row.name, share(row, teacher), "mutual information")
+    notes = [told] if told else []
     for name, prediction in row.predictions.items():
         bad = int((~(prediction.log_probs < np.inf)).any(-1).sum())
         if bad:

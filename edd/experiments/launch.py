@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression, shift
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "ablation": ablation.run,
     "function_laws": function_laws.run,
     "online": online.run,
+    "shift": shift.run,
 }
 
 

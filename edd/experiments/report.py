@@ -20,6 +20,7 @@ from edd.experiments import (
     predictions,
     regression_report,
     results,
+    shift_report,
     style,
     tables,
     wording,
@@ -29,7 +30,7 @@ from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
-STUDIES = (regression_report, ablation_report, function_laws_report, online_report)  # each with its SCHEMA, merge and write
+STUDIES = (regression_report, ablation_report, function_laws_report, online_report, shift_report)  # each with its SCHEMA, merge and write
 
 
 class Drawn(NamedTuple):
