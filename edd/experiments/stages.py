@@ -87,10 +87,7 @@ def fit(
         raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    layout = distiller.multi_input
-    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
-    batches = pipeline.Batches(arrays, batch_size=distinct, seed=own_seed, num_replicas=num_replicas)
-    batches = batches if layout is None else multi_input.MultiInputBatches(batches, layout)
+    batches = _batches(arrays, training.batch_size, distiller.multi_input, seed=own_seed, num_replicas=num_replicas)
     num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch)
@@ -129,6 +126,13 @@ def fit(
         if training.keep == "best":
             last = saver.restore_best(like, mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
+
+
+def _batches(arrays: dict, batch_size: int, layout: multi_input.MultiInput | None, **options):
+    """Batches of so many rows, of one example each or of several laid out over a network's inputs."""
+    if layout is None:
+        return pipeline.Batches(arrays, batch_size=batch_size, **options)
+    return multi_input.MultiInputBatches(pipeline.Batches(arrays, batch_size=layout.num_examples(batch_size), **options), layout)
 
 
 def _design_update(update: Callable, arrays: dict, devices) -> Callable:
