@@ -93,7 +93,7 @@ def fit(
     _check_keeping(training, workdir, validation, snapshots)
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    batches = _batches(distiller, training, arrays, own_seed, num_replicas, subsets)
+    batches = _batches(arrays, training.batch_size, distiller.multi_input, seed=own_seed, num_replicas=num_replicas, subsets=subsets)
     num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, len(arrays["labels"] if subsets is None else subsets[0]))
@@ -135,11 +135,11 @@ def fit(
     return _ship(model, distiller, mesh.to_host(last, devices))
 
 
-def _batches(distiller: Distiller, training: settings_lib.Training, arrays: dict, seed: int, num_replicas: int, subsets):
-    layout = distiller.multi_input
-    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
-    batches = pipeline.Batches(arrays, batch_size=distinct, seed=seed, num_replicas=num_replicas, subsets=subsets)
-    return batches if layout is None else multi_input.MultiInputBatches(batches, layout)
+def _batches(arrays: dict, batch_size: int, layout: multi_input.MultiInput | None, **options):
+    """Batches of so many rows, of one example each or of several laid out over a network's inputs."""
+    if layout is None:
+        return pipeline.Batches(arrays, batch_size=batch_size, **options)
+    return multi_input.MultiInputBatches(pipeline.Batches(arrays, batch_size=layout.num_examples(batch_size), **options), layout)
 
 
 def _check_keeping(training: settings_lib.Training, workdir, validation, snapshots) -> None:
