@@ -52,6 +52,7 @@ class Distiller(NamedTuple):
       finalize: (model, variables, params, state) -> the same four as shipped.
       gradient_transform: gradients of ({"params": network weights}, params) -> the same, or None.
       multi_input: how training batches [B, M, ...] are laid out for a network that looks at M examples at once; None: [B, ...].
+      least_points: design points below which the method is not determined.
     """
 
     student: Callable
@@ -67,6 +68,7 @@ class Distiller(NamedTuple):
     finalize: Callable = lambda model, variables, params, state: (model, variables, params, state)
     gradient_transform: Callable | None = None
     multi_input: MultiInput | None = None
+    least_points: int = 1
 
 
 def check_sizes(num_members: int, num_classes: int) -> None:
@@ -74,6 +76,12 @@ def check_sizes(num_members: int, num_classes: int) -> None:
     for name, value, least in (("num_members", num_members, 1), ("num_classes", num_classes, 2)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def expect_members(member_outputs: Array, num_members: int) -> None:
+    """ValueError unless the members' outputs [M, ...] are those of `num_members` members."""
+    if member_outputs.ndim < 2 or member_outputs.shape[0] != num_members:
+        raise ValueError(f"member outputs must be [M, ...] with M = {num_members}, the method's num_members, got {member_outputs.shape}")
 
 
 def softmax_prediction(logits: Array) -> Prediction:

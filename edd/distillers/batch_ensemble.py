@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller
+from edd.distillers.base import Distiller, expect_members
 from edd.distillers.hydra import ONCE
 from edd.distillers.regression import PredictiveMixture, aleatoric, check_members, no_law
 
@@ -37,6 +37,7 @@ def make(
     columns = 1 + noise.num_outputs
 
     def targets(member_outputs):
+        expect_members(member_outputs, num_members)
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
 
     def split(outputs):

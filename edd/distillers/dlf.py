@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller
+from edd.distillers.base import Distiller, expect_members
 from edd.distillers.regression import Aleatoric, PredictiveMixture, aleatoric, check_members, no_law
 from edd.distributions import latent_factor, latent_factor_em
 from edd.distributions.latent_factor import Posterior, Statistics
@@ -97,6 +97,7 @@ def make(
         update=method.update,
         update_from="design_set" if full else "minibatch",
         update_every=update_every if full else 1,
+        least_points=latent_dim,
     )
 
 
@@ -140,6 +141,7 @@ class _LatentFactors:
         return ({"latents": latents} if self.init_steps else {}), state
 
     def targets(self, member_outputs):
+        expect_members(member_outputs, self.num_members)
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": self.noise.targets(member_outputs[..., 1])}
 
     def split(self, outputs):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller, Prediction, check_sizes, ensemble_prediction
+from edd.distillers.base import Distiller, Prediction, check_sizes, ensemble_prediction, expect_members
 from edd.distillers.dlf import NOISE_FLOOR, check_options
 from edd.distributions import latent_factor, latent_factor_matrix_em
 from edd.distributions.latent_factor import MatrixPosterior, Statistics
@@ -95,6 +95,7 @@ def make(
         update=method.update,
         update_from="design_set" if full else "minibatch",
         update_every=update_every if full else 1,
+        least_points=latent_dim,
     )
 
 
@@ -131,6 +132,7 @@ class _MatrixFactors:
         return (params | {"latents": latents} if self.init_steps else params), state
 
     def targets(self, member_logits):
+        expect_members(member_logits, self.num_members)
         if self.centre:
             member_logits = member_logits - member_logits.mean(-1, keepdims=True)
         return jnp.moveaxis(member_logits, 0, -2)

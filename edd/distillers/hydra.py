@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from edd.distillers.base import Distiller
+from edd.distillers.base import Distiller, expect_members
 from edd.distillers.regression import PredictiveMixture, aleatoric, check_members, no_law
 
 ONCE = 10**9  # the members' variances do not change: their law is fitted at the first step
@@ -24,6 +24,7 @@ def make(num_members: int, num_outputs: int = 2, *, aleatoric_mode: str = "input
     noise = aleatoric(aleatoric_mode)
 
     def targets(member_outputs):
+        expect_members(member_outputs, num_members)
         return {"means": jnp.moveaxis(member_outputs[..., 0], 0, -1), "noise": noise.targets(member_outputs[..., 1])}
 
     def loss(outputs, targets, params, state, labels, key):

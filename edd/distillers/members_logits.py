@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from edd.distillers import batch_ensemble
-from edd.distillers.base import Distiller, check_sizes, ensemble_prediction, no_parameters, predict_softmax
+from edd.distillers.base import Distiller, check_sizes, ensemble_prediction, expect_members, no_parameters, predict_softmax
 from edd.losses import distillation
 
 
@@ -79,6 +79,10 @@ def _distiller(num_members: int, num_classes: int, temperature: float, student) 
     def heads(outputs):
         return outputs.logits.reshape(*outputs.logits.shape[:-1], -1, num_classes)
 
+    def targets(member_logits):
+        expect_members(member_logits, num_members)
+        return jnp.moveaxis(jax.nn.log_softmax(member_logits / temperature), 0, -2)
+
     def loss(outputs, targets, params, state, labels, key):
         del params, state, labels, key
         return distillation.end_from_log_mean_probs(heads(outputs), targets, temperature).mean(-1)
@@ -92,7 +96,7 @@ def _distiller(num_members: int, num_classes: int, temperature: float, student) 
     return Distiller(
         student=student,
         init=no_parameters,
-        targets=lambda member_logits: jnp.moveaxis(jax.nn.log_softmax(member_logits / temperature), 0, -2),
+        targets=targets,
         loss=loss,
         predict=predict,
     )

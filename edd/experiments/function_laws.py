@@ -94,7 +94,7 @@ def shrink(settings: FunctionLaws) -> FunctionLaws:
 
     def small(student):
         training = dataclasses.replace(student.training, max_steps=regression.SMOKE_STEPS, batch_size=4)
-        return dataclasses.replace(student, training=training, seeds=1)
+        return dataclasses.replace(student, training=training, seeds=1, options=regression.few_latents(student.options))
 
     ends = [settings.separations[0], settings.separations[-1]]
     students = {name: small(each) for name, each in settings.students.items()}

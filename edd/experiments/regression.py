@@ -95,9 +95,17 @@ def shrink(settings: Regression) -> Regression:
         options = {"chains": 1, "every": 1} if ensemble.source == "langevin" else ensemble.options
         return dataclasses.replace(ensemble, num_members=2, training=small(ensemble.training), options=options)
 
-    students = {name: dataclasses.replace(each, seeds=1, training=small(each.training)) for name, each in settings.students.items()}
+    def tiny(student):
+        return dataclasses.replace(student, seeds=1, training=small(student.training), options=few_latents(student.options))
+
+    students = {name: tiny(each) for name, each in settings.students.items()}
     baselines = {name: shorten(each) for name, each in settings.baselines.items()}
     return dataclasses.replace(settings, data=data, ensemble=shorten(settings.ensemble), students=students, baselines=baselines)
+
+
+def few_latents(options: dict) -> dict:
+    """A method's options with a latent dimension that a few design points determine."""
+    return {**options, "latent_dim": min(options["latent_dim"], 3)} if "latent_dim" in options else options
 
 
 def one_part(

@@ -91,6 +91,7 @@ def fit(
       ValueError: settings that do not fit the data or each other. `training.loop.NonFiniteError` by `on_nonfinite`.
     """
     _check_keeping(training, workdir, validation, snapshots)
+    _check_design(name, distiller, arrays)
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
     batches = _batches(arrays, training.batch_size, distiller.multi_input, seed=own_seed, num_replicas=num_replicas, subsets=subsets)
@@ -140,6 +141,15 @@ def _batches(arrays: dict, batch_size: int, layout: multi_input.MultiInput | Non
     if layout is None:
         return pipeline.Batches(arrays, batch_size=batch_size, **options)
     return multi_input.MultiInputBatches(pipeline.Batches(arrays, batch_size=layout.num_examples(batch_size), **options), layout)
+
+
+def _check_design(name: str, distiller: Distiller, arrays: dict) -> None:
+    if len(arrays["inputs"]) < distiller.least_points:
+        raise ValueError(f"{name}: the method needs at least {distiller.least_points} design points, got {len(arrays['inputs'])}")
+    for leaf in jax.tree.leaves(arrays.get("targets")):
+        bad = np.argwhere(np.isnan(leaf)) if np.issubdtype(np.asarray(leaf).dtype, np.floating) else ()
+        if len(bad):
+            raise ValueError(f"{name}: the teachers' outputs hold NaN at example {bad[0][0]}: leave out the members that diverged")
 
 
 def _check_keeping(training: settings_lib.Training, workdir, validation, snapshots) -> None:

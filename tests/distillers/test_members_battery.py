@@ -139,6 +139,11 @@ def test_heads_equal_to_their_members_have_no_loss_and_the_ensembles_prediction(
     np.testing.assert_allclose(found.mutual_information, ensemble.mutual_information(jax.nn.log_softmax(logits)), rtol=1e-5)
 
 
+def test_another_number_of_members_is_refused(made):
+    with pytest.raises(ValueError, match="with M = 4, the method's num_members, got"):
+        made[0].targets(members()[:3])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

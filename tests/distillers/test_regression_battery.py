@@ -117,6 +117,12 @@ def test_noise_keeps_the_members_variances(mode):
     assert np.ptp(np.asarray(drawn / drawn[:, :1]).std(0)) < 1e-3  # one factor for each draw, shared by all inputs
 
 
+@pytest.mark.parametrize("make", [dlf.make, hydra.make, batch_ensemble.make])
+def test_another_number_of_members_is_refused(make):
+    with pytest.raises(ValueError, match="with M = 5, the method's num_members, got"):
+        make(5).targets(members())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edd.experiments import collapse, launch, regression, regression_figures, regression_report, report, results, settings
+from edd.experiments import build, collapse, launch, regression, regression_figures, regression_report, report, results, settings
 from edd.experiments.regression_settings import Regression
 
 
@@ -114,3 +114,14 @@ def test_settings_of_a_smoke_run_are_small(config):
     small = regression.shrink(settings.from_dict(Regression, config))
     assert small.ensemble.num_members == 2 and small.students["LBE"].training.max_steps == 2 and len(small.data.splits) == 1
     assert results.SCHEMA != regression_report.SCHEMA
+
+
+def test_too_few_design_points_and_teachers_that_are_not_numbers_are_refused():
+    student = settings.from_dict(settings.Student, {"method": "dlf", "training": training(), "options": {"latent_dim": 10}})
+    distiller = build.regression_distiller(student, 3)
+    inputs, members = np.zeros((20, 2), np.float32), np.ones((3, 20, 2), np.float32)
+    with pytest.raises(ValueError, match="at least 10 design points, got 9"):
+        regression.distil("DLF", student, distiller, inputs[:9], members[:, :9], inputs, 0)
+    members[1, 4] = np.nan
+    with pytest.raises(ValueError, match="hold NaN at example 4"):
+        regression.distil("DLF", student, distiller, inputs, members, inputs, 0)
