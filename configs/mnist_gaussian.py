@@ -45,7 +45,6 @@ def get_config(arg: str = "") -> ConfigDict:
                 "Hydra": student("hydra"),
                 "BatchEnsemble": student("batch_ensemble"),
                 "LBE (mask)": student("batch_ensemble", latent, averaging="mask"),
-                "LBE (factors)": student("batch_ensemble", latent, averaging="factors"),
                 "EnD": student("end"),
                 "EnD2": student("end2", initial_temperature=10.0, hold_epochs=4.0, decay_epochs=5.0),
                 "proxy": student("proxy"),
