@@ -9,7 +9,7 @@ import numpy as np
 from edd.data import augment, sources
 from edd.distillers.base import softmax_prediction
 from edd.ensembles import members
-from edd.experiments import build, heatmaps, predict, record, report, stages
+from edd.experiments import body, build, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
 from edd.training import loop
@@ -37,9 +37,10 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check_shapes(settings)
     sets = build.data(settings, data_dir)
     check_sizes(settings, sets)
-    stage_names = (stages.TEACHER, *settings.students, "evaluation")
+    stage_names = (*(() if settings.body is None else (body.STAGE,)), stages.TEACHER, *settings.students, "evaluation")
     seeds = {"run": settings.seed, **{name: stages.stage_seed(settings.seed, name) for name in stage_names}}
     description = record.open_run(workdir, config, seeds)
+    settings = body.pretrain(settings, sets, workdir, data_dir=data_dir, progress=progress)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
     students, diverged = {}, {stages.TEACHER: frozen(teacher)}
     for name, student in settings.students.items():
@@ -83,6 +84,7 @@ def check(settings: settings_lib.Settings) -> None:
     Raises:
       ValueError: naming what is wrong.
     """
+    body.check(settings)
     for where, training in trainings(settings):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
@@ -97,13 +99,15 @@ def check(settings: settings_lib.Settings) -> None:
     for name, student in settings.students.items():
         if not name or name.startswith(".") or set(name) & set("/\\"):
             raise ValueError(f"students.{name}: a student's name is also a folder's, it must not hold a slash or start with a dot")
-        if name in (stages.TEACHER, "Ensemble", "Single", "Proxy Dirichlet"):
+        if name in (stages.TEACHER, body.STAGE, "Ensemble", "Single", "Proxy Dirichlet"):
             raise ValueError(f"students.{name}: this name is taken by a row of the report, choose another")
         build.distiller(student, settings.ensemble.num_members, 2, 1)
 
 
 def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
-    """(config section, training program) of the ensemble and of every student."""
+    """(config section, training program) of the body, the ensemble and every student."""
+    if settings.body is not None:
+        yield "body.training", settings.body.training
     yield "ensemble.training", settings.ensemble.training
     for name, student in settings.students.items():
         yield f"students.{name}.training", student.training

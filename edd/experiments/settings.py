@@ -117,6 +117,25 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class Body:
+    """A language model pre-trained on masked tokens of the training text, on which the run's encoders then stand.
+
+    Attributes:
+      training: its training program; the model is a "bert_language_model".
+      copies: masked copies of each training example, >= 1.
+      fraction: of an example's words that are masked, in (0, 1).
+    """
+
+    training: Training
+    copies: int = 4
+    fraction: float = 0.15
+
+    def __post_init__(self):
+        _check(self.copies >= 1, "body.copies", self.copies, "at least 1")
+        _check(0.0 < self.fraction < 1.0, "body.fraction", self.fraction, "in (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
 class Ensemble:
     """The teachers: `num_members` copies of one network with their own keys and data orders."""
 
@@ -186,13 +205,17 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One distillation run: data, teachers, students, evaluation. `smoke` shrinks it to two steps on seeded arrays."""
+    """One distillation run: data, teachers, students, evaluation, and a `body` for encoders without weights.
+
+    `smoke` shrinks it to two steps on seeded arrays.
+    """
 
     name: str
     data: Data
     ensemble: Ensemble
     students: dict[str, Student]
     evaluation: Evaluation = Evaluation()
+    body: Body | None = None
     seed: int = 0
     smoke: bool = False
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from edd.distillers.base import Distiller
 from edd.ensembles import members
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.training import mesh as meshes
 from edd.training.optimizers import global_norm
 from edd.training.state import TrainState, trained
@@ -44,15 +44,15 @@ class TrainStep:
     num_replicas: int
     batch_size: int
     function: Callable
-    teacher: PyTree
+    fixed: PyTree  # ((the teacher's variables, its shared arrays), the network's shared arrays)
 
     def __call__(self, state: TrainState, batch: dict[str, PyTree], key: Key) -> tuple[TrainState, dict[str, Array]]:
-        state, metrics = self.function(state, batch, key, self.teacher)
+        state, metrics = self.function(state, batch, key, self.fixed)
         return state, metrics._asdict()
 
     def lower(self, state: TrainState, batch: dict[str, PyTree], key: Key):
         """`jax.stages.Lowered` of the step, for reading the compiled program."""
-        return self.function.lower(state, batch, key, self.teacher)
+        return self.function.lower(state, batch, key, self.fixed)
 
 
 def make_train_step(
@@ -99,11 +99,13 @@ def make_train_step(
     """
     meshes.check_divides(mesh, num_replicas, batch_size)
     _check(distiller, ema_decay, strategy)
-    teacher_model = None if online_targets is None else online_targets[0]
-    one = _ReplicaStep(model, distiller, optimizer, preprocess, augment, teacher_model, ema_decay, strategy)
+    teacher_model, teacher = (None, {}) if online_targets is None else online_targets
     local = num_replicas // mesh.shape[meshes.MEMBER]
 
-    def body(state, batch, key, teacher):
+    def body(state, batch, key, fixed):
+        (teacher, theirs), ours = fixed
+        bound = None if teacher_model is None else bind(teacher_model, theirs)
+        one = _ReplicaStep(bind(model, ours), distiller, optimizer, preprocess, augment, bound, ema_decay, strategy)
         replicas = jax.lax.axis_index(meshes.MEMBER) * local + jnp.arange(local)
         now = jnp.max(state.step)  # a frozen replica's own counter stands still
         fn = lambda state, batch, replica: one(state, batch, replica, now, key, teacher)  # noqa: E731
@@ -116,8 +118,8 @@ def make_train_step(
         in_specs=(meshes.REPLICAS, meshes.BATCH, meshes.REPLICATED, meshes.REPLICATED),
         out_specs=(meshes.REPLICAS, meshes.REPLICAS),
     )
-    teacher = {} if online_targets is None else meshes.place(online_targets[1], mesh)
-    return TrainStep(mesh, num_replicas, batch_size, jax.jit(mapped, donate_argnums=0), teacher)
+    fixed = meshes.place(((teacher, getattr(teacher_model, "shared", None)), model.shared), mesh)
+    return TrainStep(mesh, num_replicas, batch_size, jax.jit(mapped, donate_argnums=0), fixed)
 
 
 def _check(distiller: Distiller, ema_decay: float | None, strategy: str) -> None:
