@@ -4,6 +4,7 @@ A file `text/NAME_SPLIT.tsv` in the data directory has one example per line: an 
 tabs. Tokenising needs the package tokenizers (`pip install 'edd[interop]'`).
 """
 
+import collections
 import os
 import pathlib
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edd.data import wordpiece
 from edd.data.base import Info, Split, slice_range
 
 PAD, UNKNOWN, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # ids 0 to 4 of a tokenizer learnt here
@@ -124,15 +126,19 @@ def make_tokenizer(name: str, *, data_dir: str | None = None, tokenizer: str = "
 
 
 def learn(sentences: Iterable[str], vocab_size: int):
-    """A lower-casing WordPiece tokenizer learnt from sentences, with BERT's special tokens at ids 0 to 4."""
+    """A lower-casing WordPiece tokenizer learnt from sentences, with BERT's special tokens at ids 0 to 4; the same text, the same ids."""
     tokenizers = _package()
-    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token=UNKNOWN))
-    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    trainer = tokenizers.trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
-    made.train_from_iterator(sentences, trainer)
+    normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    splitter = tokenizers.pre_tokenizers.BertPreTokenizer()
+    counts = collections.Counter(
+        word for sentence in sentences for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(sentence))
+    )
+    pieces = [*SPECIAL, *wordpiece.learn(counts, vocab_size - len(SPECIAL))]
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=UNKNOWN))
+    made.normalizer, made.pre_tokenizer = normalizer, splitter
     made.post_processor = tokenizers.processors.BertProcessing((SEP, SPECIAL.index(SEP)), (CLS, SPECIAL.index(CLS)))
     made.decoder = tokenizers.decoders.WordPiece()
+    made.add_special_tokens(list(SPECIAL))
     return made
 
 
