@@ -271,7 +271,8 @@ def _as_model(module: nn.Module, shape: Architecture, body: dict, train_body: bo
         return (x, jnp.zeros_like(x)) if x.ndim == 2 else (x[..., 0], x[..., 1])
 
     def init(key, example, shared=body):
-        params = module.init(key, *tokens(jnp.zeros(example.shape, example.dtype)), train=False, keys=None)["params"]
+        ids, types = tokens(jnp.zeros(example.shape, example.dtype))
+        params = module.init(key, ids, types, train=False, keys=None)["params"]
         return {"params": lora.combine(params, shared) if train_body else lora.split(params, (OUTPUT_LAYER,))[0]}
 
     def apply(variables, x, *, train, rngs=None, shared=body):
@@ -282,4 +283,4 @@ def _as_model(module: nn.Module, shape: Architecture, body: dict, train_body: bo
         layer = variables["params"][OUTPUT_LAYER]
         return layer["kernel"].T, layer["bias"]
 
-    return Model(init, apply, templates, body or None)
+    return Model(jax.jit(init), apply, templates, body or None)

@@ -21,7 +21,9 @@ SHAPE = imports.Architecture(
 @pytest.fixture
 def encoder():
     model = bert.make_language_model(architecture=dataclasses.asdict(SHAPE))
-    return model.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]["encoder"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]["encoder"]
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
 @pytest.fixture
