@@ -107,7 +107,7 @@ def test_shapes_are_sound_at_full_size(path, arg):
             targets = distiller.targets(members) if distiller.targets else None
             return (
                 outputs.logits,
-                distiller.loss(outputs, targets, params, state, labels, key),
+                distiller.loss(outputs, targets, params, state, labels, jax.random.split(key, batch)),
                 distiller.predict(outputs, params, state, key),
             )
 

@@ -76,7 +76,7 @@ def make(name: str, *, padding: int = 4) -> Callable[[Array, Array], Array]:
       padding: largest shift of "crop", in pixels, >= 0.
 
     Returns:
-      Function (keys [B], inputs [B, H, W, C]) -> inputs of the same shape and dtype. Example b's draw depends on keys[b]
+      Function (keys [*B], inputs [*B, H, W, C]) -> inputs of the same shape and dtype. Example b's draw depends on keys[b]
       alone; the i-th part uses `fold_in(keys[b], i)`.
 
     Raises:
@@ -106,8 +106,8 @@ def make(name: str, *, padding: int = 4) -> Callable[[Array, Array], Array]:
     def apply(keys: Array, inputs: Array) -> Array:
         if not chosen:
             return inputs
-        if inputs.ndim != 4 or keys.shape != inputs.shape[:1]:
-            raise ValueError(f"augmentation needs inputs [B, H, W, C] and keys [B], got {inputs.shape} and {keys.shape}")
-        return jax.vmap(one)(keys, inputs)
+        if inputs.ndim < 4 or keys.shape != inputs.shape[:-3]:
+            raise ValueError(f"augmentation needs inputs [*B, H, W, C] and keys [*B], got {inputs.shape} and {keys.shape}")
+        return jax.vmap(one)(keys.reshape(-1), inputs.reshape(-1, *inputs.shape[-3:])).reshape(inputs.shape)
 
     return apply

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from edd.data.multi_input import MultiInput
+from edd.losses import proxy
 from edd.typing import Array, PyTree
-from edd.uncertainty import dirichlet
+from edd.uncertainty import dirichlet, ensemble
 
 MEASURES = ("total_uncertainty", "data_uncertainty", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information")
 
@@ -49,6 +51,7 @@ class Distiller(NamedTuple):
       update_every: steps between two updates.
       finalize: (model, variables, params, state) -> the same four as shipped.
       gradient_transform: gradients of ({"params": network weights}, params) -> the same, or None.
+      multi_input: how training batches [B, M, ...] are laid out for a network that looks at M examples at once; None: [B, ...].
     """
 
     student: Callable
@@ -63,6 +66,7 @@ class Distiller(NamedTuple):
     update_every: int = 1
     finalize: Callable = lambda model, variables, params, state: (model, variables, params, state)
     gradient_transform: Callable | None = None
+    multi_input: MultiInput | None = None
 
 
 def check_sizes(num_members: int, num_classes: int) -> None:
@@ -84,6 +88,13 @@ def predict_softmax(outputs, params: PyTree, state: PyTree, key) -> Prediction:
     """`predict` of the methods whose student is a plain softmax network."""
     del params, state, key
     return softmax_prediction(outputs.logits)
+
+
+def ensemble_prediction(member_logits: Array) -> Prediction:
+    """An ensemble's Prediction from its members' logits [M, *B, K]; precision is the proxy's (Stirling)."""
+    log_probs = jax.nn.log_softmax(member_logits)
+    target = proxy.proxy_target(log_probs)
+    return Prediction(log_probs=target.log_mean_probs, precision=target.precision, **ensemble.measures(log_probs)._asdict())
 
 
 def dirichlet_prediction(logits: Array, offset: float = 0.0) -> Prediction:

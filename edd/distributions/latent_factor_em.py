@@ -62,7 +62,7 @@ def expansion(posterior: Posterior) -> Expansion:
     """
     shift = posterior.mean.mean(0)
     centred = posterior.mean - shift[None]
-    return Expansion(shift, jnp.linalg.cholesky(centred.T @ centred / centred.shape[0] + posterior.covariance))
+    return Expansion(shift, root(centred.T @ centred / centred.shape[0] + posterior.covariance))
 
 
 def matrix_expansion(posterior: MatrixPosterior) -> MatrixExpansion:
@@ -78,7 +78,14 @@ def matrix_expansion(posterior: MatrixPosterior) -> MatrixExpansion:
     members, classes, _ = centred.shape
     between = jnp.einsum("mkq,mkp->qp", centred, centred) / members
     within = (posterior.latent_basis * posterior.variances.sum(0)[None]) @ posterior.latent_basis.T
-    return MatrixExpansion(shift, jnp.linalg.cholesky((between + within) / classes))
+    return MatrixExpansion(shift, root((between + within) / classes))
+
+
+def root(covariance: Float[Array, "q q"]) -> Float[Array, "q q"]:
+    """Lower Cholesky factor, a few units of rounding added to the diagonal: directions that few members leave without variance give no NaN."""
+    size = covariance.shape[0]
+    rounding = 16 * jnp.finfo(covariance.dtype).eps * jnp.trace(covariance)
+    return jnp.linalg.cholesky(covariance + rounding * jnp.eye(size, dtype=covariance.dtype))
 
 
 def expand_statistics(statistics: Statistics, change: Expansion) -> Statistics:

@@ -13,6 +13,7 @@ from edd.experiments import build, distillation, predict, record, report, settin
 from edd.experiments.predictions import Row
 
 STUDENT = "student"
+LABELLED = ("supervised", "mimo")  # methods without teachers
 KINDS = ("logits", "log_probs", "probs")
 
 
@@ -115,8 +116,8 @@ def _matching(inputs, labels, logits: np.ndarray, method: str) -> sources.Split:
         raise ValueError(
             f"inputs and member_logits must have the same examples, got {len(split.labels)} inputs and {logits.shape[1]} predictions"
         )
-    if labels is None and method == "supervised":
-        raise ValueError("method 'supervised' trains on labels: give labels")
+    if labels is None and method in LABELLED:
+        raise ValueError(f"method {method!r} trains on labels: give labels")
     return split
 
 
@@ -146,7 +147,7 @@ def distill(
     Args:
       inputs: [N, *S]; uint8 images are scaled to [0, 1], floats are taken as they are.
       member_logits: [M, N, K], the members' predictions on `inputs`, of the given `kind`.
-      method: a name in `build.METHODS`: "proxy" (default), "forward_proxy", "end", "end2", "supervised" (needs labels).
+      method: a name in `build.METHODS`: "proxy" (default), "forward_proxy", "end", "end2", "supervised" and "mimo" (need labels).
       model: a name in `build.MODELS`: "mlp", "cnn", "wide_resnet", "cifar_resnet".
       kind: "logits", "log_probs" or "probs".
       labels: integers [N] in [0, K), for methods that use them.

@@ -25,7 +25,8 @@ def check(settings: settings_lib.Settings) -> None:
     spec = settings.body.training.model
     if spec.name not in LANGUAGE_MODELS:
         raise ValueError(f"body.training.model.name must be one of {', '.join(LANGUAGE_MODELS)}, got {spec.name!r}")
-    for model in (settings.ensemble.training.model, *(student.training.model for student in settings.students.values())):
+    others = (*settings.baselines.values(), *settings.students.values())
+    for model in (each.training.model for each in (settings.ensemble, *others)):
         if model.name in ENCODERS and (model.options.get("weights") or _sizes(model) != _sizes(spec)):
             raise ValueError("with a body that is trained here, every encoder must name its architecture and no weights")
 
@@ -83,6 +84,8 @@ def _on(settings: settings_lib.Settings, weights: str) -> settings_lib.Settings:
         options = {name: value for name, value in training.model.options.items() if name != "architecture"}
         return dataclasses.replace(training, model=dataclasses.replace(training.model, options={**options, "weights": weights}))
 
-    students = {name: dataclasses.replace(each, training=moved(each.training)) for name, each in settings.students.items()}
-    ensemble = dataclasses.replace(settings.ensemble, training=moved(settings.ensemble.training))
-    return dataclasses.replace(settings, ensemble=ensemble, students=students)
+    def on(part):
+        return dataclasses.replace(part, training=moved(part.training))
+
+    students, baselines = ({name: on(each) for name, each in table.items()} for table in (settings.students, settings.baselines))
+    return dataclasses.replace(settings, ensemble=on(settings.ensemble), students=students, baselines=baselines)

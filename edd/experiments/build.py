@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources
-from edd.distillers import batch_ensemble, dlf, end, end2, gaussian, hydra, proxy, supervised
+from edd.distillers import batch_ensemble, dlf, edfm, end, end2, gaussian, hydra, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
 from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, mlp, wide_resnet
@@ -30,6 +30,8 @@ METHODS = {
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
+    "edfm": edfm.make,
+    "mimo": mimo.make,
 }
 
 REGRESSION_METHODS = {
@@ -118,9 +120,9 @@ def method_in_words(student: settings_lib.Student) -> str:
     return f"{student.method}: " + ", ".join(f"{name}={value}" for name, value in {**defaults, **student.options}.items())
 
 
-def num_steps(training: settings_lib.Training, num_examples: int) -> int:
-    """Steps of a training program: whole batches only, so an epoch is N // batch_size steps; at least 1 in all."""
-    steps = max(1, math.ceil(training.epochs * (num_examples // training.batch_size)))
+def num_steps(training: settings_lib.Training, steps_per_epoch: int) -> int:
+    """Steps of a training program, at least 1."""
+    steps = max(1, math.ceil(training.epochs * steps_per_epoch))
     return min(steps, training.max_steps) if training.max_steps else steps
 
 
@@ -197,12 +199,14 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
     students = {
         name: dataclasses.replace(student, seeds=1, training=small(student.training)) for name, student in settings.students.items()
     }
-    ensemble = dataclasses.replace(
-        settings.ensemble, num_members=min(settings.ensemble.num_members, 2), training=small(settings.ensemble.training)
-    )
+
+    def few(ensemble):
+        return dataclasses.replace(ensemble, num_members=min(ensemble.num_members, 2), training=small(ensemble.training))
+
+    baselines = {name: few(baseline) for name, baseline in settings.baselines.items()}
     heat_map_points = min(settings.evaluation.heat_map_points, 16)
     evaluation = dataclasses.replace(settings.evaluation, num_resamples=10, heat_map_points=heat_map_points)
     spec = dataclasses.replace(settings.data, validation=0.0)
     body = None if settings.body is None else dataclasses.replace(settings.body, training=small(settings.body.training), copies=1)
-    parts = {"data": spec, "ensemble": ensemble, "students": students, "evaluation": evaluation, "body": body}
-    return dataclasses.replace(settings, **parts, smoke=True)
+    changes = {"students": students, "baselines": baselines, "evaluation": evaluation, "body": body}
+    return dataclasses.replace(settings, data=spec, ensemble=few(settings.ensemble), **changes, smoke=True)

@@ -1,18 +1,21 @@
 """The main experiment: an ensemble, its students, and the report that compares them."""
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
 from edd.data import augment, sources
-from edd.distillers.base import softmax_prediction
+from edd.distillers.base import ensemble_prediction, softmax_prediction
 from edd.ensembles import members
 from edd.experiments import body, build, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
 from edd.training import loop
+
+EVALUATION = "evaluation"
+TAKEN = (body.STAGE, stages.TEACHER, EVALUATION, "Ensemble", "Single", "Proxy Dirichlet")  # stages and rows of every run
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
@@ -37,29 +40,33 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check_shapes(settings)
     sets = build.data(settings, data_dir)
     check_sizes(settings, sets)
-    stage_names = (*(() if settings.body is None else (body.STAGE,)), stages.TEACHER, *settings.students, "evaluation")
+    first = () if settings.body is None else (body.STAGE,)
+    stage_names = (*first, stages.TEACHER, *settings.baselines, *settings.students, EVALUATION)
     seeds = {"run": settings.seed, **{name: stages.stage_seed(settings.seed, name) for name in stage_names}}
     description = record.open_run(workdir, config, seeds)
     settings = body.pretrain(settings, sets, workdir, data_dir=data_dir, progress=progress)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
-    students, diverged = {}, {stages.TEACHER: frozen(teacher)}
-    for name, student in settings.students.items():
+    others, diverged = {}, {stages.TEACHER: frozen(teacher)}
+    for name, spec in {**settings.baselines, **settings.students}.items():
         try:
-            students[name] = stages.distil(name, student, teacher, settings, sets, workdir, progress=progress)
-            diverged[name] = frozen(students[name])
+            if name in settings.baselines:
+                others[name] = stages.train_ensemble(name, spec, settings, sets, workdir, progress=progress)
+            else:
+                others[name] = stages.distil(name, spec, teacher, settings, sets, workdir, progress=progress)
+            diverged[name] = frozen(others[name])
         except loop.NonFiniteError as error:
-            if student.training.on_nonfinite == "stop":
+            if spec.training.on_nonfinite == "stop":
                 raise
             diverged[name] = {str(replica): step for replica, step in error.steps.items()}
     if jax.process_index():
         return {}
     teacher = predict.survivors(teacher, "ensemble members")
-    students = {name: predict.survivors(student, f"seeds of student {name!r}") for name, student in students.items()}
+    others = {name: predict.survivors(trained, f"networks of {name!r}") for name, trained in others.items()}
     return report.finish(
         workdir,
-        make_rows(teacher, students, sets, settings),
+        make_rows(teacher, others, sets, settings),
         sets.test.labels,
-        grid=make_grid(teacher, students, sets, settings),
+        grid=make_grid(teacher, others, sets, settings),
         settings=config,
         run={
             **record.for_report(description),
@@ -96,19 +103,27 @@ def check(settings: settings_lib.Settings) -> None:
     for row, metrics in settings.evaluation.reference.items():
         if not isinstance(metrics, dict) or not all(isinstance(value, int | float) for value in metrics.values()):
             raise ValueError(f"evaluation.reference.{row} must map metrics to numbers, got {metrics!r}")
+    for section, names in (("baselines", settings.baselines), ("students", settings.students)):
+        for name in names:
+            if not name or name.startswith(".") or set(name) & set("/\\"):
+                raise ValueError(f"{section}.{name}: the name is also a folder's, it must not hold a slash or start with a dot")
+            if name in TAKEN or (section == "students" and name in settings.baselines):
+                raise ValueError(f"{section}.{name}: this name is taken by another row or stage, choose another")
     for name, student in settings.students.items():
-        if not name or name.startswith(".") or set(name) & set("/\\"):
-            raise ValueError(f"students.{name}: a student's name is also a folder's, it must not hold a slash or start with a dot")
-        if name in (stages.TEACHER, body.STAGE, "Ensemble", "Single", "Proxy Dirichlet"):
-            raise ValueError(f"students.{name}: this name is taken by a row of the report, choose another")
-        build.distiller(student, settings.ensemble.num_members, 2, 1)
+        layout = build.distiller(student, settings.ensemble.num_members, 2, 1).multi_input
+        try:
+            layout is None or layout.num_examples(student.training.batch_size)
+        except ValueError as error:
+            raise ValueError(f"students.{name}.training: {error}") from None
 
 
 def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
-    """(config section, training program) of the body, the ensemble and every student."""
+    """(config section, training program) of the body, the ensemble, every baseline and every student."""
     if settings.body is not None:
         yield "body.training", settings.body.training
     yield "ensemble.training", settings.ensemble.training
+    for name, baseline in settings.baselines.items():
+        yield f"baselines.{name}.training", baseline.training
     for name, student in settings.students.items():
         yield f"students.{name}.training", student.training
 
@@ -122,13 +137,14 @@ def check_sizes(settings: settings_lib.Settings, sets: build.Sets) -> None:
             )
 
 
-def make_rows(
-    teacher: predict.Trained, students: dict[str, predict.Trained], sets: build.Sets, settings: settings_lib.Settings
-) -> list[Row]:
-    """Every row of the report with its predictions on the test set and the out-of-distribution sets, and its costs."""
+def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets: build.Sets, settings: settings_lib.Settings) -> list[Row]:
+    """Every row of the report with its predictions on the test set and the out-of-distribution sets, and its costs.
+
+    `others` are the baselines and students by name, in the order of their rows.
+    """
     preprocess, batch_size = augment.preprocess(sets.info), settings.evaluation.batch_size
     inputs = {"test": sets.test.inputs, **{name: split.inputs for name, split in sets.ood.items()}}
-    key = jax.random.key(stages.stage_seed(settings.seed, "evaluation"))
+    key = jax.random.key(stages.stage_seed(settings.seed, EVALUATION))
     member_logits = predict.member_logits_function(teacher.model, teacher.variables, preprocess)
     logits = {name: predict.stream(member_logits, values, batch_size, 1) for name, values in inputs.items()}
     rows = teacher_rows(logits, batch_size, teacher.seeds)
@@ -136,16 +152,21 @@ def make_rows(
     size = predict.num_parameters(one_member)
     functions = {
         "Single": predict.first_replica_function(teacher, preprocess, key),
-        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, ensemble_prediction),
     }
-    for name, student in students.items():
-        functions[name] = predict.first_replica_function(student, preprocess, key)
-        function = predict.replica_function(student, preprocess, key)
+    for name, trained in others.items():
+        functions[name] = row_function(name, trained, preprocess, key, settings)
+        one = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params)))
+        if name in settings.baselines:
+            whole = {each: predict.stream(functions[name], values, batch_size, 0) for each, values in inputs.items()}
+            rows.append(Row(name, 0, whole, one * len(trained.alive), group="baseline"))
+            continue
+        function = predict.replica_function(trained, preprocess, key)
         found = {each: predict.stream(function, values, batch_size, 1) for each, values in inputs.items()}
-        one = jax.tree.map(lambda leaf: leaf[0], (student.variables, student.params))
-        for position, seed in enumerate(student.seeds):
+        group = "baseline" if trained.distiller.targets is None else "student"
+        for position, seed in enumerate(trained.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
-            rows.append(Row(name, int(seed), mine, predict.num_parameters(*one)))
+            rows.append(Row(name, int(seed), mine, one, group=group))
     costs = predict.costs(functions, inputs["test"][: min(1000, len(inputs["test"]))], repeats=1 if settings.smoke else 7)
     sizes = {"Single": size, "Ensemble": size * len(teacher.alive), "Proxy Dirichlet": size * len(teacher.alive)}
     return [
@@ -157,6 +178,13 @@ def make_rows(
     ]
 
 
+def row_function(name: str, trained: predict.Trained, preprocess: Callable, key, settings: settings_lib.Settings) -> Callable:
+    """inputs [B, *S] -> Prediction [B, ...] of one row: the whole of a baseline ensemble, or the first seed of a student."""
+    if name in settings.baselines:
+        return predict.member_logits_function(trained.model, trained.variables, preprocess, ensemble_prediction)
+    return predict.first_replica_function(trained, preprocess, key)
+
+
 def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int, numbers) -> list[Row]:
     """Rows of each member (by its number), of the ensemble and of its proxy Dirichlet, from members' logits [M, N, K] on every set."""
 
@@ -164,7 +192,7 @@ def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int, numbers)
         batches = [jax.device_get(function(logits[:, start : start + batch_size])) for start in range(0, logits.shape[1], batch_size)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
 
-    single, whole, proxy = map(jax.jit, (softmax_prediction, predict.ensemble_prediction, predict.proxy_prediction))
+    single, whole, proxy = map(jax.jit, (softmax_prediction, ensemble_prediction, predict.proxy_prediction))
     rows = []
     for position, number in enumerate(numbers):
         alone = {name: over(lambda x: single(x[0]), logits[position : position + 1]) for name, logits in member_logits.items()}
@@ -174,7 +202,7 @@ def teacher_rows(member_logits: dict[str, np.ndarray], batch_size: int, numbers)
     return rows
 
 
-def make_grid(teacher: predict.Trained, students: dict[str, predict.Trained], sets: build.Sets, settings: settings_lib.Settings):
+def make_grid(teacher: predict.Trained, others: dict[str, predict.Trained], sets: build.Sets, settings: settings_lib.Settings):
     """Predictions over a square of 2-D inputs for the heat maps, or None where the inputs are not 2-D or no square is asked for."""
     half, points = settings.evaluation.heat_map, settings.evaluation.heat_map_points
     if not half or sets.info.input_shape != (2,):
@@ -182,15 +210,15 @@ def make_grid(teacher: predict.Trained, students: dict[str, predict.Trained], se
     extent, preprocess, key = (-half, half, -half, half), augment.preprocess(sets.info), jax.random.key(0)
     inputs = heatmaps.grid_points(extent, (points, points))
     functions = {
-        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, predict.ensemble_prediction),
-        **{name: predict.first_replica_function(student, preprocess, key) for name, student in students.items()},
+        "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, ensemble_prediction),
+        **{name: row_function(name, trained, preprocess, key, settings) for name, trained in others.items()},
     }
     found = {name: predict.stream(function, inputs, settings.evaluation.batch_size, 0) for name, function in functions.items()}
     return heatmaps.Grid(extent, (points, points), found, sets.test.inputs, sets.test.labels)
 
 
 def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
-    """Every network of a run at its full size, traced but never allocated: parameters of one teacher and of each student.
+    """Every network of a run at its full size, traced but never allocated: parameters of one network of each row.
 
     Raises:
       ValueError: a loss that is not one number per example, or whatever the models and methods refuse.
@@ -199,9 +227,12 @@ def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
     raw = jax.ShapeDtypeStruct((2, *info.input_shape), info.dtype)
     example = jax.eval_shape(augment.preprocess(info), raw)
     labels, key = jax.ShapeDtypeStruct((2,), "int32"), jax.eval_shape(lambda: jax.random.key(0))
+    keys = jax.eval_shape(lambda key: jax.random.split(key, 2), key)
     members = jax.ShapeDtypeStruct((settings.ensemble.num_members, 2, info.num_classes), "float32")
     sizes = {}
-    programs = {stages.TEACHER: (settings.ensemble.training, build.METHODS["supervised"](0, info.num_classes))}
+    ensembles = {stages.TEACHER: settings.ensemble, **settings.baselines}
+    supervised = build.METHODS["supervised"](0, info.num_classes)
+    programs = {name: (ensemble.training, supervised) for name, ensemble in ensembles.items()}
     for name, student in settings.students.items():
         programs[name] = (student.training, build.distiller(student, settings.ensemble.num_members, info.num_classes, 1))
     for name, (training, distiller) in programs.items():
@@ -210,7 +241,7 @@ def check_shapes(settings: settings_lib.Settings) -> dict[str, int]:
         params, state = jax.eval_shape(distiller.init, key)
         outputs, _ = jax.eval_shape(lambda v, x, model=model: model.apply(v, x, train=False, rngs=None), variables, example)
         targets = None if distiller.targets is None else jax.eval_shape(distiller.targets, members)
-        loss = jax.eval_shape(distiller.loss, outputs, targets, params, state, labels, key)
+        loss = jax.eval_shape(distiller.loss, outputs, targets, params, state, labels, keys)
         if loss.shape != (2,):
             raise ValueError(f"{name}: the loss of 2 examples must have shape (2,), got {loss.shape}")
         sizes[name] = predict.num_parameters(variables, params)

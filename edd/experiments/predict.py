@@ -15,7 +15,7 @@ from edd.ensembles import members
 from edd.losses import proxy
 from edd.models.base import Model, bind
 from edd.typing import PyTree
-from edd.uncertainty import dirichlet, ensemble
+from edd.uncertainty import dirichlet
 
 
 class Trained(NamedTuple):
@@ -82,22 +82,6 @@ def member_logits_function(model: Model, variables: PyTree, preprocess: Callable
 
 def _on_device(*trees: PyTree) -> tuple:
     return jax.device_put(trees)
-
-
-def ensemble_prediction(member_logits) -> Prediction:
-    """The ensemble's Prediction from its members' logits [M, *B, K]; precision is the proxy's (Stirling)."""
-    log_probs = jax.nn.log_softmax(member_logits)
-    measures = ensemble.measures(log_probs)
-    target = proxy.proxy_target(log_probs)
-    return Prediction(
-        log_probs=target.log_mean_probs,
-        total=measures.total,
-        data=measures.data,
-        mutual_information=measures.mutual_information,
-        expected_pairwise_kl=measures.expected_pairwise_kl,
-        reverse_mutual_information=measures.reverse_mutual_information,
-        precision=target.precision,
-    )
 
 
 def proxy_prediction(member_logits) -> Prediction:

@@ -20,13 +20,13 @@ class Row(NamedTuple):
     """One network, ensemble or Dirichlet on every set: what the report compares.
 
     Attributes:
-      name: rows of one name are pooled over seeds: "Single" (its members), "Ensemble", "Proxy Dirichlet", a student's name.
+      name: rows of one name are pooled over seeds: "Single" (its members), "Ensemble", "Proxy Dirichlet", a baseline's or a student's name.
       seed: the student's seed, the member's index for "Single".
       predictions: set name -> Prediction of numpy arrays [N, K] and [N]. "test" is in-distribution and has labels, every other
         set is out-of-distribution. A field is None where the method has no such quantity.
       parameters: number of parameters, or None.
       milliseconds_per_1000: wall time of 1,000 predictions in milliseconds, or None.
-      group: "single", "ensemble", "proxy" (the proxy Dirichlet itself) or "student".
+      group: "single", "ensemble", "proxy" (the proxy Dirichlet itself), "baseline" (trained on labels, without the ensemble) or "student".
     """
 
     name: str
@@ -96,5 +96,5 @@ def load_predictions(workdir: str | os.PathLike) -> list[Row]:
         if key not in rows:
             rows[key] = Row(predictions={}, **{field: metadata[field] for field in Row._fields if field != "predictions"})
         rows[key].predictions[metadata["set"]] = Prediction(**fields)
-    order = {"single": 0, "ensemble": 1, "proxy": 2}
-    return sorted(rows.values(), key=lambda row: (order.get(row.group, 3), row.name, row.seed))
+    order = {"single": 0, "ensemble": 1, "proxy": 2, "baseline": 3}
+    return sorted(rows.values(), key=lambda row: (order.get(row.group, 4), row.name, row.seed))

@@ -28,7 +28,7 @@ import numpy as np
 
 SCHEMA = "edd.results/1"
 FILE_NAME = "results.json"
-GROUPS = ("single", "ensemble", "proxy", "student")
+GROUPS = ("single", "ensemble", "proxy", "baseline", "student")
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _NOT_KEY_SETTINGS = ("seed", "seeds", "workdir", "data_dir", "cache_dir", "out")  # last part of a dotted name
 _NOT_KEY_SECTIONS = ("name", "evaluation")  # first part: what a run is called and how it is scored (the conventions guard that)

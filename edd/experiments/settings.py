@@ -137,7 +137,7 @@ class Body:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """The teachers: `num_members` copies of one network with their own keys and data orders."""
+    """The teachers, or a baseline: `num_members` copies of one network with their own keys and data orders, trained on labels."""
 
     num_members: int
     training: Training
@@ -205,15 +205,25 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One distillation run: data, teachers, students, evaluation, and a `body` for encoders without weights.
+    """One distillation run.
 
-    `smoke` shrinks it to two steps on seeded arrays.
+    Attributes:
+      name: of the run.
+      data: what to train and to test on.
+      ensemble: the teachers.
+      students: row name -> distilled network; a method that needs no teachers (supervised, MIMO) is a baseline of one network.
+      baselines: row name -> ensemble trained on labels without teachers (small networks of a student's total size, say).
+      evaluation: how predictions are made and scored.
+      body: a language model pre-trained first, for encoders that name no weights; None: there is none.
+      seed: root of everything random.
+      smoke: two steps on seeded arrays.
     """
 
     name: str
     data: Data
     ensemble: Ensemble
     students: dict[str, Student]
+    baselines: dict[str, Ensemble] = dataclasses.field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
     body: Body | None = None
     seed: int = 0

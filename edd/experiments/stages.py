@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from edd.data import augment, pipeline
+from edd.data import augment, multi_input, pipeline
 from edd.distillers.base import Distiller
 from edd.ensembles import members
 from edd.experiments import build, predict, targets
@@ -87,8 +87,11 @@ def fit(
         raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
     own_seed = stage_seed(seed, name)
     key = jax.random.key(own_seed)
-    batches = pipeline.Batches(arrays, batch_size=training.batch_size, seed=own_seed, num_replicas=num_replicas)
-    num_steps = build.num_steps(training, batches.num_examples)
+    layout = distiller.multi_input
+    distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
+    batches = pipeline.Batches(arrays, batch_size=distinct, seed=own_seed, num_replicas=num_replicas)
+    batches = batches if layout is None else multi_input.MultiInputBatches(batches, layout)
+    num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch)
     raw = jax.ShapeDtypeStruct((1, *arrays["inputs"].shape[1:]), arrays["inputs"].dtype)
@@ -211,11 +214,23 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
 
 
 def pretrain(settings: settings_lib.Settings, sets: build.Sets, workdir: pathlib.Path | None, *, progress: bool = True) -> Trained:
-    """Trains the ensemble; a diverged member is there, not alive (see `predict.survivors`)."""
-    spec = settings.ensemble
+    """Trains the teachers; a diverged member is there, not alive (see `predict.survivors`)."""
+    return train_ensemble(TEACHER, settings.ensemble, settings, sets, workdir, progress=progress)
+
+
+def train_ensemble(
+    name: str,
+    spec: settings_lib.Ensemble,
+    settings: settings_lib.Settings,
+    sets: build.Sets,
+    workdir: pathlib.Path | None,
+    *,
+    progress: bool = True,
+) -> Trained:
+    """Trains an ensemble on labels, the teachers or a baseline, in the stage called `name`."""
     distiller = build.METHODS["supervised"](0, sets.info.num_classes, smoothing=spec.smoothing)
     return fit(
-        TEACHER,
+        name,
         spec.training,
         distiller.student(build.backbone(spec.training.model)),
         distiller,

@@ -8,7 +8,7 @@ import numpy as np
 # Okabe-Ito, told apart with colour-blind eyes; fixed colours for the rows every report has
 STUDENT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7B4FA3", "#5B8C00")
 GROUP_COLOURS = {"ensemble": "#111111", "single": "#8A8A8A", "proxy": "#8C6D1F"}
-GROUP_LINES = {"ensemble": "-", "single": (0, (1, 1)), "proxy": (0, (4, 1.5)), "student": "-"}
+GROUP_LINES = {"ensemble": "-", "single": (0, (1, 1)), "proxy": (0, (4, 1.5)), "baseline": (0, (3, 1, 1, 1)), "student": "-"}
 TEST_COLOUR = "#5F7F9F"
 OUT_COLOURS = ("#C8443C", "#E39A2D", "#7B4FA3", "#2E8B57", "#B05A9C")
 UNCERTAINTY_MAP = "magma"
@@ -35,7 +35,7 @@ _RC = {
 
 
 def colours(rows: Sequence) -> dict[str, str]:
-    """Row name -> colour, the same in every figure of one report: by group, students in order of appearance."""
+    """Row name -> colour, the same in every figure of one report: by group, baselines and students in order of appearance."""
     students = [name for name in dict.fromkeys(row.name for row in rows if row.group not in GROUP_COLOURS)]
     chosen = {name: STUDENT_COLOURS[index % len(STUDENT_COLOURS)] for index, name in enumerate(students)}
     return {row.name: GROUP_COLOURS.get(row.group) or chosen[row.name] for row in rows}

@@ -148,7 +148,7 @@ def out_sets(results: dict) -> list[str]:
 
 
 def main_table(results: dict) -> Table | None:
-    """Single member, ensemble, proxy Dirichlet and every student: prediction quality, rejection, and detection in brief."""
+    """Single member, ensemble, proxy Dirichlet, every baseline and every student: prediction quality, rejection, and detection in brief."""
     columns = [
         Column("accuracy %", ("classification", "accuracy"), 100, 2),
         Column("NLL", ("classification", "nll")),

@@ -24,6 +24,7 @@ def opening(results: dict) -> list[tuple[str, list[str]]]:
     whole = next((entry for entry in summary if entry["group"] == "ensemble"), None)
     single = next((entry for entry in summary if entry["group"] == "single"), None)
     students = [entry for entry in summary if entry["group"] == "student"]
+    baselines = [entry for entry in summary if entry["group"] == "baseline"]
     sections = []
     if results["settings"].get("smoke"):
         sections.append(("A smoke run", ["Two optimisation steps on invented arrays show that everything runs; the numbers mean nothing."]))
@@ -34,6 +35,8 @@ def opening(results: dict) -> list[tuple[str, list[str]]]:
         cost = _cost(students, whole)
         if cost:
             sections.append(("What it cost", cost))
+    if baselines:
+        sections.append(("What training on labels alone gives", [_student(results, entry, whole) for entry in baselines]))
     return sections
 
 

@@ -4,12 +4,14 @@
 - `distillation`: EnD (the ensemble's mean) and knowledge distillation (one teacher);
 - `distribution`: EnD2, the Dirichlet negative log-likelihood of the members;
 - `proxy`: the proxy-Dirichlet target of an ensemble, and reverse and forward KL to it;
+- `flow_matching`: the velocity of straight lines from noise to members' logits;
 - `latent_factor`: the expected complete log-likelihood (Q function) of Gaussian distillation;
 - `penalties`: scalars added to a loss (maximum mean discrepancy).
 """
 
 from edd.losses import distillation as distillation
 from edd.losses import distribution as distribution
+from edd.losses import flow_matching as flow_matching
 from edd.losses import latent_factor as latent_factor
 from edd.losses import penalties as penalties
 from edd.losses import proxy as proxy

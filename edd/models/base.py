@@ -36,13 +36,13 @@ class Model(NamedTuple):
     shared: PyTree = None
 
 
-def bind(model: Model, shared: PyTree) -> Model:
-    """`model` reading `shared` in place of the arrays it was made with.
+def bind(model: Model | None, shared: PyTree) -> Model | None:
+    """`model` reading `shared` in place of the arrays it was made with; a model without shared arrays, or None, is returned as it is.
 
     Inside `jax.jit`, `shared` is an argument of the compiled program, one copy for all members; arrays that a traced function
     merely closes over would be written into the program as constants, every program again.
     """
-    if model.shared is None:
+    if model is None or model.shared is None:
         return model
     return model._replace(
         init=functools.partial(model.init, shared=shared), apply=functools.partial(model.apply, shared=shared), shared=shared

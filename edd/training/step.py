@@ -104,20 +104,16 @@ def make_train_step(
 
     def body(state, batch, key, fixed):
         (teacher, theirs), ours = fixed
-        bound = None if teacher_model is None else bind(teacher_model, theirs)
-        one = _ReplicaStep(bind(model, ours), distiller, optimizer, preprocess, augment, bound, ema_decay, strategy)
+        networks = (bind(model, ours), bind(teacher_model, theirs))
+        one = _ReplicaStep(networks[0], distiller, optimizer, preprocess, augment, networks[1], ema_decay, strategy)
         replicas = jax.lax.axis_index(meshes.MEMBER) * local + jnp.arange(local)
         now = jnp.max(state.step)  # a frozen replica's own counter stands still
         fn = lambda state, batch, replica: one(state, batch, replica, now, key, teacher)  # noqa: E731
         chosen = members.choose_strategy(state.variables, collectives=mesh.shape[meshes.DATA] > 1) if strategy == "auto" else strategy
         return members.map_members(fn, chosen)(state, batch, replicas)
 
-    mapped = jax.shard_map(
-        body,
-        mesh=mesh,
-        in_specs=(meshes.REPLICAS, meshes.BATCH, meshes.REPLICATED, meshes.REPLICATED),
-        out_specs=(meshes.REPLICAS, meshes.REPLICAS),
-    )
+    rows, whole = meshes.REPLICAS, meshes.REPLICATED
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(rows, meshes.BATCH, whole, whole), out_specs=(rows, rows))
     fixed = meshes.place(((teacher, getattr(teacher_model, "shared", None)), model.shared), mesh)
     return TrainStep(mesh, num_replicas, batch_size, jax.jit(mapped, donate_argnums=0), fixed)
 
@@ -151,7 +147,8 @@ class _ReplicaStep:
     def __call__(self, state: TrainState, batch: dict, replica: Array, now: Array, key: Key, teacher: PyTree) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(key, now), replica)
         example_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["position"])
-        inputs, targets = self.examples(batch, example_keys, teacher)
+        places = batch["position" if self.distiller.multi_input is None else "index"]  # an example looks the same at every network input
+        inputs, targets = self.examples(batch, _augmentation_keys(key, places), teacher)
         old, state = state, self.update(state, inputs, targets, now)
         (_, (loss, new_state)), gradients = jax.value_and_grad(self.objective, has_aux=True)(
             trained(state.variables, state.params), state, inputs, targets, batch, example_keys, jax.random.fold_in(key, PENALTY)
@@ -173,9 +170,7 @@ class _ReplicaStep:
 
     def examples(self, batch: dict, keys: Key, teacher: PyTree) -> tuple[Array, PyTree]:
         """The inputs as the network sees them, and the loss's targets."""
-        inputs = batch["inputs"]
-        if self.augment is not None:
-            inputs = self.augment(_purpose(keys, AUGMENT), inputs)
+        inputs = batch["inputs"] if self.augment is None else self.augment(keys, batch["inputs"])
         if self.preprocess is not None:
             inputs = self.preprocess(inputs)
         if self.distiller.targets is None:
@@ -223,9 +218,8 @@ class _ReplicaStep:
             loss = total / jnp.maximum(count, 1e-9)
         else:
             loss = jax.lax.pmean(jnp.mean(losses), meshes.DATA)
-        objective = loss
-        if self.distiller.penalty is not None:
-            objective = loss + self.distiller.penalty(variables, params, state.state, penalty_key)
+        penalty = self.distiller.penalty
+        objective = loss if penalty is None else loss + penalty(variables, params, state.state, penalty_key)
         return objective, (objective, new_state)
 
     def average(self, ema: PyTree, fresh: PyTree, now: Array) -> PyTree:
@@ -238,6 +232,10 @@ class _ReplicaStep:
 
 def _purpose(keys: Key, purpose: int) -> Key:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
+
+
+def _augmentation_keys(key: Key, places: Array) -> Key:
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.fold_in(key, place), AUGMENT))(places.reshape(-1)).reshape(places.shape)
 
 
 def _finite(tree: PyTree) -> Array:

@@ -73,8 +73,8 @@ def test_floats_are_augmented_as_bytes_are():
         (lambda: augment.make(""), "unknown augmentation ''"),
         (lambda: augment.make("crop", padding=-1), "padding must be at least 0"),
         (lambda: augment.make("crop", padding=5)(KEYS, IMAGES), r"padding must lie in \[0, 5\)"),
-        (lambda: augment.make("flip")(KEYS[:3], IMAGES), r"keys \[B\], got \(64, 6, 5, 3\) and \(3,\)"),
-        (lambda: augment.make("flip")(KEYS, IMAGES[..., 0]), r"inputs \[B, H, W, C\]"),
+        (lambda: augment.make("flip")(KEYS[:3], IMAGES), r"keys \[\*B\], got \(64, 6, 5, 3\) and \(3,\)"),
+        (lambda: augment.make("flip")(KEYS, IMAGES[..., 0]), r"inputs \[\*B, H, W, C\]"),
     ],
 )
 def test_bad_augmentations_are_refused(call, message):

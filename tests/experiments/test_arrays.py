@@ -39,6 +39,7 @@ def with_value(value):
         (INPUTS, MEMBERS, {"labels": np.full(40, 3)}, "num_classes must be at least 4"),
         (INPUTS, MEMBERS, {"labels": np.full(40, -1)}, "labels must be"),
         (INPUTS, MEMBERS, {"method": "supervised"}, "give labels"),
+        (INPUTS, MEMBERS, {"method": "mimo"}, "'mimo' trains on labels: give labels"),
         (INPUTS, MEMBERS, {"method": "prox"}, "did you mean 'proxy'"),
         (INPUTS, MEMBERS, {"model": "resnet"}, "did you mean"),
         (INPUTS, MEMBERS, {"kind": "logit"}, "did you mean 'logits'"),

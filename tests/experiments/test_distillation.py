@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from edd import experiments
+from edd.distillers.base import ensemble_prediction
 from edd.experiments import distillation, predict, settings, stages
 from edd.training import checkpoint
 
 TRAINING = {"model": {"name": "mlp", "options": {"widths": [8]}}, "epochs": 1.0, "max_steps": 3, "batch_size": 16}
+SMALL = {**TRAINING, "model": {"name": "mlp", "options": {"widths": [4]}}}
 
 
 def config(**changes):
@@ -17,7 +19,12 @@ def config(**changes):
         "name": "tiny",
         "data": {"name": "spirals", "options": {"arms": 3, "points": 20}, "ood": {"spirals_ring": {"points": 20}}},
         "ensemble": {"num_members": 3, "training": TRAINING},
-        "students": {"proxy": {"method": "proxy", "seeds": 2, "training": TRAINING}, "EnD": {"method": "end", "training": TRAINING}},
+        "baselines": {"small ensemble": {"num_members": 2, "training": SMALL}},
+        "students": {
+            "proxy": {"method": "proxy", "seeds": 2, "training": TRAINING},
+            "EnD": {"method": "end", "training": TRAINING},
+            "MIMO": {"method": "mimo", "options": {"num_inputs": 3, "batch_repetition": 2}, "training": TRAINING},
+        },
         "evaluation": {"num_resamples": 5, "batch_size": 50, "heat_map": 4.0, "heat_map_points": 8},
     }
     return {**made, **changes}
@@ -36,11 +43,33 @@ def test_a_run_leaves_everything_it_promises(finished):
     assert list((workdir / "figures").glob("*.png")) and list((workdir / "cache").glob("targets-*/progress.json"))
     run = json.loads((workdir / "run.json").read_text())
     assert run["settings"]["name"] == "tiny" and run["versions"]["jax"] and run["date"]
-    assert run["seeds"]["run"] == 0 and set(run["seeds"]) == {"run", "teacher", "proxy", "EnD", "evaluation"}
+    assert run["seeds"]["run"] == 0 and set(run["seeds"]) == {"run", "teacher", "small ensemble", "proxy", "EnD", "MIMO", "evaluation"}
     for name in ("report.md", "report.html", "results.json"):
         assert str(workdir.parent) not in (workdir / name).read_text(), name
     names = {(row["name"], row["seed"]) for row in results["rows"]}
-    assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("proxy", 1), ("EnD", 0)}
+    assert names >= {("Single", 2), ("Ensemble", 0), ("Proxy Dirichlet", 0), ("small ensemble", 0), ("proxy", 1), ("EnD", 0), ("MIMO", 0)}
+    groups = {row["name"]: row["group"] for row in results["rows"]}
+    assert [groups[name] for name in ("proxy", "EnD", "MIMO")] == ["student", "student", "baseline"]  # which of them saw the teachers
+
+
+def test_a_baseline_is_an_ensemble_of_its_own_trained_on_labels(finished):
+    """Its row has every measure, its parameters are all its members', and it is what `fit` gives with no teacher in sight."""
+    workdir, results = finished
+    (row,) = [row for row in results["rows"] if row["name"] == "small ensemble"]
+    assert row["group"] == "baseline" and row["costs"]["parameters"] == 2 * (2 * 4 + 4 + 4 * 3 + 3)
+    assert row["costs"]["milliseconds_per_1000"] > 0
+    assert {"accuracy", "nll", "ece"} <= set(row["metrics"]["classification"])
+    assert "auroc" in row["metrics"]["detection"]["spirals_ring"]["mutual_information"]
+    assert "small ensemble" in (workdir / "report.md").read_text() and (workdir / "checkpoints" / "small ensemble").is_dir()
+    whole = settings.from_dict(settings.Settings, config())
+    sets = distillation.build.data(whole)
+    alone = stages.train_ensemble("small ensemble", whole.baselines["small ensemble"], whole, sets, None, progress=False)
+    logits = predict.members.apply(alone.model, alone.variables, sets.test.inputs).logits
+    expected = ensemble_prediction(logits)
+    nll = -np.asarray(expected.log_probs)[np.arange(len(sets.test.labels)), sets.test.labels].mean()
+    assert row["metrics"]["classification"]["nll"]["value"] == pytest.approx(nll, rel=1e-4)
+    again = stages.train_ensemble("small ensemble", whole.baselines["small ensemble"], whole, sets, workdir, progress=False)
+    predict.jax.tree.map(np.testing.assert_array_equal, alone.variables, again.variables)  # resumed: nothing was trained again
 
 
 def test_resuming_a_finished_run_changes_no_number(finished):
@@ -67,7 +96,18 @@ def test_another_run_in_the_same_directory_is_refused(finished):
             {"students": {"x": {"method": "proxy", "options": {"ofset": 1.0}, "training": TRAINING}}},
             "option 'ofset': did you mean 'offset'",
         ),
+        (
+            {"students": {"m": {"method": "mimo", "options": {"batch_repetition": 3}, "training": TRAINING}}},
+            "students.m.training: batch_size must be a multiple of batch_repetition 3, got 16",
+        ),
+        ({"students": {"m": {"method": "mimo", "options": {"num_input": 3}, "training": TRAINING}}}, "did you mean 'num_inputs'"),
         ({"students": {"Ensemble": {"method": "proxy", "training": TRAINING}}}, "choose another"),
+        ({"students": {"small ensemble": {"method": "proxy", "training": TRAINING}}}, "students.small ensemble: .* choose another"),
+        ({"baselines": {"teacher": {"num_members": 2, "training": SMALL}}}, "baselines.teacher: .* choose another"),
+        ({"baselines": {"a/b": {"num_members": 2, "training": SMALL}}}, "baselines.a/b: .* must not hold a slash"),
+        ({"baselines": {"x": {"num_members": 0, "training": SMALL}}}, "baselines.x.*num_members must be at least 1"),
+        ({"baselines": {"x": {"num_members": 2, "training": {**SMALL, "model": {"name": "mpl"}}}}}, "unknown model 'mpl'"),
+        ({"baselines": {"x": {"num_members": 2, "training": {**SMALL, "batch_size": 61}}}}, "baselines.x.training.batch_size must be"),
         ({"ensemble": {"num_members": 2, "training": {**TRAINING, "model": {"name": "mpl"}}}}, "unknown model 'mpl': did you mean 'mlp'"),
         ({"ensemble": {"num_members": 2, "training": {**TRAINING, "optimizer": {"name": "adan"}}}}, "adam"),
         ({"data": {"name": "spirl"}}, "spirals"),
@@ -139,19 +179,24 @@ def test_keep_best_ships_the_checkpoint_of_least_validation_loss(tmp_path):
 
 def test_full_sizes_are_checked_without_allocating():
     spec = config(ensemble={"num_members": 1000, "training": {"model": {"name": "mlp", "options": {"widths": [200000, 200000]}}}})
+    spec["students"]["EDFM"] = {"method": "edfm", "options": {"num_features": 5, "widths": [7]}, "training": TRAINING}
     sizes = distillation.check_shapes(settings.from_dict(settings.Settings, spec))
-    assert sizes["teacher"] > 4e10 and sizes["proxy"] == 2 * 8 + 8 + 8 * 3 + 3
+    assert sizes["teacher"] > 4e10 and sizes["proxy"] == 2 * 8 + 8 + 8 * 3 + 3 and sizes["small ensemble"] == 2 * 4 + 4 + 4 * 3 + 3
+    assert sizes["MIMO"] == 3 * 2 * 8 + 8 + 8 * 9 + 9 and sizes["EDFM"] == 2 * 8 + 8 + 8 * 5 + 5 + (5 + 9 + 3) * 7 + 7 + 7 * 3 + 3
 
 
 def test_a_student_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     diverging = {**TRAINING, "optimizer": {"name": "sgd", "learning_rate": 1e30}}
-    spec = config(students={"bad": {"method": "end2", "training": diverging}, "EnD": {"method": "end", "training": TRAINING}})
+    spec = config(
+        students={"bad": {"method": "end2", "training": diverging}, "EnD": {"method": "end", "training": TRAINING}},
+        baselines={"small ensemble": {"num_members": 2, "training": diverging}},
+    )
     results = experiments.run(spec, str(tmp_path / "run"), progress=False)
-    assert "bad" in results["run"]["diverged (replica: step)"]
+    assert {"bad", "small ensemble"} <= set(results["run"]["diverged (replica: step)"])
     names = {row["name"] for row in results["rows"]}
-    assert "EnD" in names and "bad" not in names
+    assert "EnD" in names and "bad" not in names and "small ensemble" not in names
     assert "bad: not finite and left out from there on: replica 0 at step" in (tmp_path / "run" / "report.md").read_text()
-    spec["students"] = {"bad": {"method": "end2", "training": {**diverging, "on_nonfinite": "stop"}}}
+    spec["students"], spec["baselines"] = {"bad": {"method": "end2", "training": {**diverging, "on_nonfinite": "stop"}}}, {}
     spec["data"] = {**spec["data"], "validation": 0.2}  # a held-out loss of no living replica is NaN, without a warning
     with pytest.raises(FloatingPointError, match="bad: .*replica 0 at step"):
         experiments.run(spec, str(tmp_path / "stop"), progress=False)

@@ -34,6 +34,12 @@ def test_opening(evaluated):
     assert "3.0 times smaller" in sections["What it cost"] and "2.5 to 2.7 times" in sections["What it cost"]
 
 
+def test_rows_trained_on_labels_alone_are_told_apart(make_rows):
+    rows, labels = make_rows(num_test=10, seeds=1)
+    sections = text(evaluate([row._replace(group="baseline") if row.name == "Proxy" else row for row in rows], labels, num_resamples=0))
+    assert "**Proxy**" in sections["What training on labels alone gives"] and "Proxy**" not in sections["What each student kept"]
+
+
 def test_points_have_the_right_sign(evaluated):
     found = evaluated[-1]
     gap = 100 * (mean(found, "EnD", "classification", "accuracy") - mean(found, "Ensemble", "classification", "accuracy"))
