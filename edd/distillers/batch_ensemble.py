@@ -6,8 +6,6 @@ import jax.numpy as jnp
 from edd.distillers.base import Distiller
 from edd.distillers.hydra import ONCE
 from edd.distillers.regression import PredictiveMixture, aleatoric, check_members, no_law
-from edd.models import mlp
-from edd.models.layers.batch_ensemble import merge
 
 AVERAGINGS = ("none", "mask", "factors")
 FACTORS = ("r", "s")
@@ -33,12 +31,8 @@ def make(
       their noise alone.
     """
     check_members(num_members, num_outputs)
-    if averaging not in AVERAGINGS:
-        raise ValueError(f"averaging must be one of {', '.join(AVERAGINGS)}, got {averaging!r}")
-    merged = averaging != "none"
-    decay = (1e-4 / num_members if merged else 0.0) if decay is None else decay
-    if not decay >= 0:
-        raise ValueError(f"decay must be >= 0, got {decay}")
+    merges = check_averaging(averaging)
+    decay = factor_decay(decay, merges, num_members)
     noise = aleatoric(aleatoric_mode)
     columns = 1 + noise.num_outputs
 
@@ -65,42 +59,55 @@ def make(
         return PredictiveMixture(jnp.broadcast_to(jnp.moveaxis(means, -1, 0), variances.shape), variances)
 
     return Distiller(
-        student=lambda make_backbone: _student(make_backbone, num_members, columns),
+        student=lambda make_backbone: shared_backbone(make_backbone, num_members * columns, num_members),
         init=lambda key: ({}, {"noise": no_law()}),
         targets=targets,
         loss=loss,
         predict=predict,
-        penalty=(lambda variables, *_: decay * _distance_to_one(variables)) if decay else None,
+        penalty=(lambda variables, *_: decay * distance_to_one(variables)) if decay else None,
         statistics=lambda outputs, targets, params, state: noise.statistics(targets["noise"]),
         update=update,
         update_from="design_set",
         update_every=ONCE,
-        finalize=(lambda *network: _merged(*network, averaging=averaging, columns=columns)) if merged else lambda *network: network,
-        gradient_transform=(lambda gradients: _scaled(gradients, num_members)) if merged else None,
+        finalize=(lambda *network: merged(*network, averaging=averaging)) if merges else lambda *network: network,
+        gradient_transform=(lambda gradients: scaled(gradients, num_members)) if merges else None,
     )
 
 
-def _student(make_backbone, num_members: int, columns: int):
+def check_averaging(averaging: str) -> bool:
+    """Whether members are merged; ValueError for an unknown averaging."""
+    if averaging not in AVERAGINGS:
+        raise ValueError(f"averaging must be one of {', '.join(AVERAGINGS)}, got {averaging!r}")
+    return averaging != "none"
+
+
+def factor_decay(decay: float | None, merges: bool, num_members: int) -> float:
+    """The weight of the factors' distance to 1; ValueError for a negative one."""
+    decay = (1e-4 / num_members if merges else 0.0) if decay is None else decay
+    if not decay >= 0:
+        raise ValueError(f"decay must be >= 0, got {decay}")
+    return decay
+
+
+def shared_backbone(make_backbone, num_outputs: int, num_members: int):
+    """The network of `num_members` members; ValueError for a backbone that has none."""
     try:
-        return make_backbone(num_members * columns, num_members=num_members)
+        return make_backbone(num_outputs, num_members=num_members)
     except TypeError as error:
-        raise ValueError("batch_ensemble needs a backbone that shares weights between members: model 'batch_ensemble_mlp'") from error
+        raise ValueError("batch_ensemble needs a backbone that shares weights between members (its make takes num_members)") from error
 
 
-def _distance_to_one(variables):
-    return sum(jnp.square(layer[name] - 1).sum() for layer in variables["params"].values() for name in FACTORS)
+def distance_to_one(variables):
+    """Squared distance of all rank-one factors to 1, summed."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    return sum(jnp.square(leaf - 1).sum() for path, leaf in leaves if path[-1].key in FACTORS)
 
 
-def _scaled(gradients, num_members: int):
+def scaled(gradients, num_members: int):
     """Factors see one member's share of the mean loss each: multiplied by M they move as the shared weights do."""
     return jax.tree_util.tree_map_with_path(lambda path, leaf: leaf * num_members if path[-1].key in FACTORS else leaf, gradients)
 
 
-def _merged(model, variables, params, state, *, averaging: str, columns: int):
-    """The members as one plain perceptron."""
-    del model
-    layers = {name: merge(layer, averaging) for name, layer in variables["params"].items()}
-    hidden = sorted((name for name in layers if name.startswith("hidden_")), key=lambda name: int(name.split("_")[1]))
-    plain = {f"Dense_{index}": layers[name] for index, name in enumerate(hidden)} | {"output": layers["output"]}
-    widths = tuple(int(layers[name]["kernel"].shape[1]) for name in hidden)
-    return mlp.make(columns, widths=widths), {**variables, "params": plain}, params, state
+def merged(model, variables, params, state, *, averaging: str):
+    """The members as one plain network: what a latent BatchEnsemble ships."""
+    return *model.merge(variables, averaging), params, state

@@ -67,7 +67,7 @@ def make(
       arXiv 2510.19290, algorithm 1; specification 1 to 4 (2.9 for the expansion).
     """
     check_members(num_members, num_outputs)
-    _check(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples)
+    check_options(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples)
     full, warmed = e_step == "full", initialisation == "mmd"
     if warmed:
         penalties.squared_bandwidths(bandwidth, latent_dim)
@@ -212,7 +212,8 @@ class _LatentFactors:
         return PredictiveMixture(mean[None] + jnp.concatenate([half, -half]), variances + extra)
 
 
-def _check(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples) -> None:
+def check_options(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples) -> None:
+    """ValueError for an option out of range; shared with the logits' form."""
     for name, value, known in (("e_step", e_step, E_STEPS), ("initialisation", initialisation, INITIALISATIONS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")

@@ -82,7 +82,7 @@ def matrix_expansion(posterior: MatrixPosterior) -> MatrixExpansion:
 
 
 def root(covariance: Float[Array, "q q"]) -> Float[Array, "q q"]:
-    """Lower Cholesky factor, a few units of rounding added to the diagonal: directions that few members leave without variance give no NaN."""
+    """Lower Cholesky factor; some units of rounding on the diagonal, so that directions without variance give no NaN."""
     size = covariance.shape[0]
     rounding = 16 * jnp.finfo(covariance.dtype).eps * jnp.trace(covariance)
     return jnp.linalg.cholesky(covariance + rounding * jnp.eye(size, dtype=covariance.dtype))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources
-from edd.distillers import batch_ensemble, dlf, edfm, end, end2, gaussian, hydra, mimo, proxy, supervised
+from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
 from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, mlp, wide_resnet
@@ -30,6 +30,9 @@ METHODS = {
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
+    "dlf": dlf_logits.make,
+    "hydra": members_logits.make_hydra,
+    "batch_ensemble": members_logits.make_batch_ensemble,
     "edfm": edfm.make,
     "mimo": mimo.make,
 }

@@ -85,9 +85,8 @@ def fit(
     """
     if training.keep == "best" and (validation is None or workdir is None):
         raise ValueError("keep='best' needs held-out examples and a run directory: set data.validation above 0 and give a workdir")
-    own_seed = stage_seed(seed, name)
+    own_seed, layout = stage_seed(seed, name), distiller.multi_input
     key = jax.random.key(own_seed)
-    layout = distiller.multi_input
     distinct = training.batch_size if layout is None else layout.num_examples(training.batch_size)
     batches = pipeline.Batches(arrays, batch_size=distinct, seed=own_seed, num_replicas=num_replicas)
     batches = batches if layout is None else multi_input.MultiInputBatches(batches, layout)

@@ -26,6 +26,7 @@ class Model(NamedTuple):
         typed key per example, so that no draw depends on how a batch is spread over devices. `new_state` is
         {"batch_stats": ...} after a training pass of a model with BatchNorm and {} otherwise; merge as `{**variables, **new_state}`.
       templates: variables -> (weights [K, d], bias [K]) of the last linear layer.
+      merge: (variables, averaging) -> (plain Model, its variables) of a network whose members share weights (BatchEnsemble), else None.
       shared: arrays that every member reads and none trains (the frozen body under adapters), or None. `init` and `apply` then take
         them as the keyword `shared` too; a compiled program gets them as an argument through `bind`.
     """
@@ -33,6 +34,7 @@ class Model(NamedTuple):
     init: Callable
     apply: Callable
     templates: Callable
+    merge: Callable | None = None
     shared: PyTree = None
 
 

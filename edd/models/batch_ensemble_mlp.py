@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from edd.models import mlp
 from edd.models.base import OUTPUT_LAYER, Model, Outputs
-from edd.models.layers import linen
+from edd.models.layers import batch_ensemble, linen
 from edd.models.layers.batch_ensemble import BatchEnsembleDense
 
 
@@ -70,5 +71,12 @@ def make(
     linen.activation(activation)
     if num_classes % num_members:
         raise ValueError(f"num_classes must be a multiple of num_members {num_members}, got {num_classes}")
-    network = Network(num_classes, num_members, linen.positive_integers("widths", widths), activation, factor_init)
-    return linen.as_model(network, input_rank=None)
+    widths = linen.positive_integers("widths", widths)
+    network = Network(num_classes, num_members, widths, activation, factor_init)
+
+    def merge(variables, averaging):
+        layers = batch_ensemble.merged(variables, averaging)["params"]
+        plain = {f"Dense_{index}": layers[f"hidden_{index}"] for index in range(len(widths))} | {OUTPUT_LAYER: layers[OUTPUT_LAYER]}
+        return mlp.make(num_classes // num_members, widths=widths, activation=activation), {**variables, "params": plain}
+
+    return linen.as_model(network, input_rank=None)._replace(merge=merge)

@@ -283,4 +283,4 @@ def _as_model(module: nn.Module, shape: Architecture, body: dict, train_body: bo
         layer = variables["params"][OUTPUT_LAYER]
         return layer["kernel"].T, layer["bias"]
 
-    return Model(jax.jit(init), apply, templates, body or None)
+    return Model(jax.jit(init), apply, templates, shared=body or None)

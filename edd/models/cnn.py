@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from edd.models.base import Model, Outputs
-from edd.models.layers import linen
+from edd.models.layers import batch_ensemble, linen
 from edd.models.layers.dropout import dropout
 from edd.models.layers.norm import batch_norm
 
@@ -27,6 +27,8 @@ class Network(nn.Module):
     batch_norm: bool
     dropout: float
     activation: str
+    num_members: int
+    factor_init: str
     dtype: jnp.dtype | None
     axis_name: str | None
 
@@ -41,16 +43,18 @@ class Network(nn.Module):
 
         strides = 2 if self.downsample == "stride" else 1
         init = nn.initializers.he_normal()
-        for channels, kernel in zip(self.channels, self.kernels, strict=True):
-            bias = not self.batch_norm
-            x = normalised(nn.Conv(channels, (kernel, kernel), strides, use_bias=bias, kernel_init=init, dtype=self.dtype)(x))
+        common = {"use_bias": not self.batch_norm, "kernel_init": init, "dtype": self.dtype}
+        members = (self.num_members, self.factor_init)
+        x = batch_ensemble.tile(x, self.num_members)
+        for index, (channels, kernel) in enumerate(zip(self.channels, self.kernels, strict=True)):
+            x = normalised(batch_ensemble.conv(channels, kernel, strides, *members, name=f"Conv_{index}", **common)(x))
             if self.downsample == "max_pool":
                 x = max_pool(x)
         x = x.reshape(x.shape[0], -1)
         x = dropout(keys, x, self.dropout, 0, train=train)
-        x = normalised(nn.Dense(self.hidden, use_bias=not self.batch_norm, kernel_init=init, dtype=self.dtype)(x))
+        x = normalised(batch_ensemble.dense(self.hidden, *members, name="Dense_0", **common)(x))
         x = dropout(keys, x, self.dropout, 1, train=train)
-        return linen.head(x, self.num_classes)
+        return linen.head(x, self.num_classes, *members)
 
 
 def make(
@@ -63,6 +67,8 @@ def make(
     batch_norm: bool = False,
     dropout: float = 0.0,
     activation: str = "relu",
+    num_members: int = 0,
+    factor_init: str = "signs",
     dtype=None,
     axis_name: str | None = None,
 ) -> Model:
@@ -80,6 +86,9 @@ def make(
       batch_norm: BatchNorm before every activation (momentum 0.9, epsilon 1e-5).
       dropout: probability of dropping an input of either dense layer, in [0, 1).
       activation: "relu", "gelu" or "tanh".
+      num_members: M: every layer is a BatchEnsemble's (`layers.batch_ensemble`), BatchNorm is shared, `num_classes` counts the outputs of
+        all members together; 0: a plain network.
+      factor_init: of the members' factors: "signs", "normal" or "ones".
       dtype: dtype of all but the output layer, for instance jnp.bfloat16; None for the inputs'.
       axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
@@ -109,5 +118,10 @@ def make(
     if downsample not in ("stride", "max_pool"):
         raise ValueError(f'downsample must be "stride" or "max_pool", got {downsample!r}')
     linen.fraction("dropout", dropout)
-    network = Network(num_classes, channels, kernels, hidden, downsample, batch_norm, dropout, activation, dtype, axis_name)
-    return linen.as_model(network, input_rank=4)
+    batch_ensemble.check(num_classes, num_members, factor_init, dropout)
+    shape = (channels, kernels, hidden, downsample, batch_norm, dropout, activation)
+    return linen.as_model(
+        Network(num_classes, *shape, num_members, factor_init, dtype, axis_name),
+        input_rank=4,
+        merged=Network(num_classes // num_members, *shape, 0, factor_init, dtype, axis_name) if num_members else None,
+    )

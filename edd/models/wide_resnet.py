@@ -1,10 +1,12 @@
 """Wide ResNet for 32x32 images."""
 
+import itertools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from edd.models.base import Model, Outputs
-from edd.models.layers import linen
+from edd.models.layers import batch_ensemble, linen
 from edd.models.layers.dropout import dropout
 from edd.models.layers.norm import batch_norm
 
@@ -17,20 +19,25 @@ class Network(nn.Module):
     widen: int
     dropout: float
     momentum: float
+    num_members: int
+    factor_init: str
     dtype: jnp.dtype | None
     axis_name: str | None
 
     @nn.compact
     def __call__(self, x, *, train: bool, keys) -> Outputs:
+        members, numbers = (self.num_members, self.factor_init), itertools.count()
+
         def conv(channels, kernel, strides=1):
             init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-            return nn.Conv(channels, (kernel, kernel), strides, use_bias=False, padding=kernel // 2, kernel_init=init, dtype=self.dtype)
+            common = {"use_bias": False, "padding": kernel // 2, "kernel_init": init, "dtype": self.dtype}
+            return batch_ensemble.conv(channels, kernel, strides, *members, name=f"Conv_{next(numbers)}", **common)
 
         def norm_relu(y):
             return nn.relu(batch_norm(train=train, axis_name=self.axis_name, momentum=self.momentum, dtype=self.dtype)(y))
 
         layer = 0
-        x = conv(16, 3)(x)
+        x = conv(16, 3)(batch_ensemble.tile(x, self.num_members))
         for group, base in enumerate((16, 32, 64)):
             channels = base * self.widen
             for block in range(self.blocks):
@@ -42,7 +49,7 @@ class Network(nn.Module):
                 y = dropout(keys, y, self.dropout, layer, train=train)
                 x = shortcut + conv(channels, 3)(y)
                 layer += 1
-        return linen.head(norm_relu(x).mean((1, 2)), self.num_classes)
+        return linen.head(norm_relu(x).mean((1, 2)), self.num_classes, *members)
 
 
 def make(
@@ -52,6 +59,8 @@ def make(
     widen: int = 10,
     dropout: float = 0.0,
     momentum: float = 0.9,
+    num_members: int = 0,
+    factor_init: str = "signs",
     dtype=None,
     axis_name: str | None = None,
 ) -> Model:
@@ -66,6 +75,9 @@ def make(
       widen: width factor >= 1.
       dropout: probability of dropping an entry between a block's two convolutions, in [0, 1).
       momentum: of BatchNorm's running statistics, in [0, 1).
+      num_members: M: every layer is a BatchEnsemble's (`layers.batch_ensemble`), BatchNorm is shared, `num_classes` counts the outputs of
+        all members together; 0: a plain network.
+      factor_init: of the members' factors: "signs", "normal" or "ones".
       dtype: dtype of all but the last layer, for instance jnp.bfloat16; None for the inputs'.
       axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
@@ -90,4 +102,10 @@ def make(
         raise ValueError(f"depth must be 6 n + 4 with n >= 1 (10, 16, 22, 28, ...), got {depth}")
     linen.fraction("dropout", dropout)
     linen.fraction("momentum", momentum)
-    return linen.as_model(Network(num_classes, (depth - 4) // 6, widen, dropout, momentum, dtype, axis_name), input_rank=4)
+    batch_ensemble.check(num_classes, num_members, factor_init, dropout)
+    shape = ((depth - 4) // 6, widen, dropout, momentum)
+    return linen.as_model(
+        Network(num_classes, *shape, num_members, factor_init, dtype, axis_name),
+        input_rank=4,
+        merged=Network(num_classes // num_members, *shape, 0, factor_init, dtype, axis_name) if num_members else None,
+    )

@@ -29,6 +29,7 @@ def parsed(arg: str = "smoke", **changes) -> settings.Settings:
 
 def test_the_study_runs_and_its_members_stand_on_the_body_it_made(tmp_path):
     small = config("smoke,one_step")
+    small["baselines"] = {}
     small["students"] = {name: small["students"][name] for name in ("proxy_reverse", "proxy_reverse_one_step")}
     results = distillation.run(small, tmp_path, progress=False)
     assert {row["name"] for row in results["rows"]} == {"Single", "Ensemble", "Proxy Dirichlet", *small["students"]}
@@ -50,8 +51,8 @@ def test_without_a_body_the_settings_stay():
 
 def test_every_encoder_moves_onto_the_body():
     moved = body._on(parsed("one_step"), "folder")
-    trainings = [moved.ensemble.training, *(student.training for student in moved.students.values())]
-    assert len(trainings) >= 5
+    trainings = [moved.ensemble.training, *(each.training for table in (moved.baselines, moved.students) for each in table.values())]
+    assert len(trainings) >= 12
     for training in trainings:
         assert training.model.options["weights"] == "folder" and "architecture" not in training.model.options
         assert training.model.options["rank"] == 8

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from edd.models.base import OUTPUT_LAYER, Model, Outputs
+from edd.models.layers import batch_ensemble
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh}
 
@@ -36,19 +37,25 @@ def fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1), got {value}")
 
 
-def head(inputs, num_classes: int, kernel_init: Callable | None = None) -> Outputs:
-    """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method."""
+def head(inputs, num_classes: int, num_members: int = 0, factor_init: str = "signs", kernel_init: Callable | None = None) -> Outputs:
+    """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method.
+
+    With members `num_classes` counts all their outputs, and the rows are those of `batch_ensemble.tile`.
+    """
     penultimate = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
-    kernel_init = kernel_init or nn.initializers.lecun_normal()
-    return Outputs(logits=nn.Dense(num_classes, kernel_init=kernel_init, name=OUTPUT_LAYER)(penultimate), penultimate=penultimate)
+    features = num_classes // (num_members or 1)
+    init = kernel_init or nn.initializers.lecun_normal()
+    layer = batch_ensemble.dense(features, num_members, factor_init, kernel_init=init, name=OUTPUT_LAYER)
+    return batch_ensemble.untile(Outputs(logits=layer(penultimate), penultimate=penultimate), num_members)
 
 
-def as_model(module: nn.Module, *, input_rank: int | None) -> Model:
+def as_model(module: nn.Module, *, input_rank: int | None, merged: nn.Module | None = None) -> Model:
     """Wraps a Linen module called as `module(x, train=, keys=) -> Outputs` whose last layer is `head`.
 
     Args:
       module: the network; its variables are "params" and, with BatchNorm, "batch_stats".
       input_rank: number of axes of a batch, 4 for images [B, H, W, C]; None for any batch of at least two axes.
+      merged: the plain network with the same names of layers that a BatchEnsemble's members merge into, or None.
 
     Returns:
       `Model`. No Linen random stream is used in `apply`: dropout takes explicit per-example keys.
@@ -79,4 +86,7 @@ def as_model(module: nn.Module, *, input_rank: int | None) -> Model:
         layer = variables["params"][OUTPUT_LAYER]
         return layer["kernel"].T, layer["bias"]
 
-    return Model(init, apply, templates)
+    if merged is None:
+        return Model(init, apply, templates)
+    plain = as_model(merged, input_rank=input_rank)
+    return Model(init, apply, templates, lambda variables, averaging: (plain, batch_ensemble.merged(variables, averaging)))
