@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 import pytest
 
+from edd.data import augment
 from edd.experiments import build, launch, settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -94,7 +95,7 @@ def test_shapes_are_sound_at_full_size(path, arg):
         batch = training.batch_size
         distiller = build.distiller(student, num_members, num_classes, 100)
         model = distiller.student(build.backbone(training.model, axis_name=None))
-        inputs = jax.ShapeDtypeStruct((batch, *info.input_shape), jnp.float32)
+        inputs = jax.eval_shape(augment.preprocess(info), jax.ShapeDtypeStruct((batch, *info.input_shape), info.dtype))
         key = jax.eval_shape(jax.random.key, 0)
 
         def loss(key, inputs, model=model, distiller=distiller, batch=batch):

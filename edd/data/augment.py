@@ -12,8 +12,9 @@ SEPARATOR = "+"
 
 
 def preprocess(info: Info) -> Callable[[Array], Array]:
-    """The map from a data set's inputs [*B, *S] as stored to float32 network inputs; unitless.
+    """The map from a data set's inputs [*B, *S] as stored to network inputs; unitless.
 
+    Token ids (a set of dtype int32) stay as they are; everything else becomes float32:
     uint8 becomes [0, 1]; then, where `info` has statistics, (x - mean) / std per channel. An out-of-distribution set goes
     through the map of the set the network was trained on.
 
@@ -21,7 +22,7 @@ def preprocess(info: Info) -> Callable[[Array], Array]:
       info: description of the set the network is trained on; `std` entries > 0.
 
     Returns:
-      Function of an array, float32 out (float64 stays float64).
+      Function of an array, float32 out (float64 stays float64, token ids int32).
 
     Raises:
       ValueError: mean and std of different lengths, a std that is not positive; channels that do not match, when called.
@@ -37,6 +38,8 @@ def preprocess(info: Info) -> Callable[[Array], Array]:
 
     def apply(inputs: Array) -> Array:
         inputs = jnp.asarray(inputs)
+        if info.dtype == "int32":
+            return inputs
         scaled = inputs.astype(jnp.float32) / 255 if inputs.dtype == jnp.uint8 else inputs
         if not jnp.issubdtype(scaled.dtype, jnp.floating):
             scaled = scaled.astype(jnp.float32)

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """Examples in memory: `inputs` [N, *S] uint8 or float32, `labels` [N] int32 (-1 where an example has none)."""
+    """Examples in memory: `inputs` [N, *S] uint8, float32 or int32 (tokens), `labels` [N] int32 (-1 where an example has none)."""
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -21,7 +21,7 @@ class Info(NamedTuple):
       num_classes: K.
       input_shape: shape of one example, *S.
       mean, std: per channel (last axis), in units of the inputs scaled to [0, 1]; () where preprocessing does not standardise.
-      dtype: "uint8" or "float32", the dtype of the inputs in memory.
+      dtype: "uint8", "float32" or, for token ids and types [L, 2], "int32": the dtype of the inputs in memory.
       splits: names that `load` accepts, each also with a slice such as "train[:5000]" or "train[90%:]".
     """
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edd.data import digits, image_sets, synthetic
+from edd.data import digits, image_sets, synthetic, text
 from edd.data.base import Info, Split, parse_split, slice_range
 
 __all__ = ["Info", "Split", "arrays", "describe", "info", "load", "names", "smoke"]
@@ -30,7 +30,7 @@ LOCAL = {
 
 def names() -> tuple[str, ...]:
     """The names that `load` knows; an image set with configurations also takes "name/configuration"."""
-    return (*LOCAL, *image_sets.INFOS)
+    return (*LOCAL, *text.TASKS, *image_sets.INFOS)
 
 
 def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Split:
@@ -39,11 +39,11 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Sp
     Args:
       name: one of `names()`; image sets go by their TFDS names, for instance "mnist" or "cifar10_corrupted/fog_3".
       split: one of `info(name).splits`, also sliced: "train[:5000]", "train[90%:]".
-      data_dir: folder of TFDS directories, for image sets; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      **options: those of the set: see `edd.data.synthetic`, `edd.data.digits`, `edd.data.image_sets.load`.
+      data_dir: folder of TFDS directories, for image sets, and of text/NAME_SPLIT.tsv; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      **options: those of the set: see `edd.data.synthetic`, `edd.data.digits`, `edd.data.image_sets.load`, `edd.data.text.load`.
 
     Returns:
-      `Split` with inputs [N, *S] uint8 (image sets) or float32 and labels [N] int32, -1 where there is no class.
+      `Split` with inputs [N, *S] uint8 (image sets), int32 (text) or float32 and labels [N] int32, -1 where there is no class.
 
     Raises:
       ValueError: unknown name, split or option (the message lists the known ones), or an empty slice;
@@ -59,6 +59,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Sp
         whole = LOCAL[name].load(base, **options)
         chosen = slice_range(bounds, len(whole.labels))
         part = Split(whole.inputs[chosen.start : chosen.stop], whole.labels[chosen.start : chosen.stop])
+    elif name in text.TASKS:
+        part = text.load(name, base, bounds, data_dir=data_dir, **options)
     else:
         part = image_sets.load(name, base, bounds, data_dir=data_dir, **options)
     if not len(part.labels):
@@ -77,15 +79,17 @@ def info(name: str, **options) -> Info:
       6
     """
     base = str(name).split("/")[0]
-    if name not in LOCAL and base not in image_sets.INFOS:
+    if name not in (*LOCAL, *text.TASKS) and base not in image_sets.INFOS:
         near = difflib.get_close_matches(str(name), names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown data set {name!r}{hint} Known: {', '.join(names())}")
-    loader = LOCAL[name].load if name in LOCAL else image_sets.load
+    loader = LOCAL[name].load if name in LOCAL else text.load if name in text.TASKS else image_sets.load
     known = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "data_dir"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
+    if name in text.TASKS:
+        return text.info(name, **options)
     return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name)
 
 
@@ -93,7 +97,7 @@ def smoke(info: Info, num_examples: int, seed: int) -> Split:
     """Invents examples of a data set's shape and dtype whose class can be learnt: a pattern per class plus noise.
 
     The patterns depend on the shape alone and the noise on `seed`, so that two seeds make a train and a test set. Needs no
-    data directory.
+    data directory. Token ids lie below 100, token types are 0 or 1.
 
     Args:
       info: the set to imitate.
@@ -119,6 +123,8 @@ def smoke(info: Info, num_examples: int, seed: int) -> Split:
     inputs = np.clip(patterns[labels] + 0.1 * rng.standard_normal((num_examples, *info.input_shape)), 0.0, 1.0)
     if info.dtype == "uint8":
         return Split(np.round(inputs * 255).astype(np.uint8), labels)
+    if info.dtype == "int32":
+        return Split(np.floor(np.minimum(inputs, 0.99) * (100, 2)).astype(np.int32), labels)
     return Split(inputs.astype(np.float32), labels)
 
 

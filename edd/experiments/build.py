@@ -12,7 +12,7 @@ from edd.data import sources
 from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, cifar_resnet, cnn, mlp, wide_resnet
+from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, mlp, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
@@ -20,6 +20,8 @@ MODELS = {
     "wide_resnet": wide_resnet.make,
     "cifar_resnet": cifar_resnet.make,
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
+    "bert": bert.make,
+    "bert_language_model": bert.make_language_model,
 }
 
 METHODS = {
@@ -42,11 +44,22 @@ REGRESSION_METHODS = {
     "gaussian_moments": gaussian.make_moments,
 }
 
+TINY_BERT = {
+    "vocab_size": 100,
+    "hidden_size": 8,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 130,
+}
+
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
+    "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2},
+    "bert_language_model": {"architecture": TINY_BERT},
 }
 
 
@@ -197,5 +210,6 @@ def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:
     heat_map_points = min(settings.evaluation.heat_map_points, 16)
     evaluation = dataclasses.replace(settings.evaluation, num_resamples=10, heat_map_points=heat_map_points)
     spec = dataclasses.replace(settings.data, validation=0.0)
-    changes = {"students": students, "baselines": baselines, "evaluation": evaluation}
+    body = None if settings.body is None else dataclasses.replace(settings.body, training=small(settings.body.training), copies=1)
+    changes = {"students": students, "baselines": baselines, "evaluation": evaluation, "body": body}
     return dataclasses.replace(settings, data=spec, ensemble=few(settings.ensemble), **changes, smoke=True)

@@ -9,13 +9,13 @@ import numpy as np
 from edd.data import augment, sources
 from edd.distillers.base import ensemble_prediction, softmax_prediction
 from edd.ensembles import members
-from edd.experiments import build, collapse, evaluate, heatmaps, predict, record, report, stages
+from edd.experiments import body, build, collapse, evaluate, heatmaps, predict, record, report, stages
 from edd.experiments import settings as settings_lib
 from edd.experiments.predictions import Row
 from edd.training import loop
 
 EVALUATION = "evaluation"
-TAKEN = (stages.TEACHER, EVALUATION, "Ensemble", "Single", "Proxy Dirichlet")  # stages and rows of every run
+TAKEN = (body.STAGE, stages.TEACHER, EVALUATION, "Ensemble", "Single", "Proxy Dirichlet")  # stages and rows of every run
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
@@ -40,9 +40,11 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check_shapes(settings)
     sets = build.data(settings, data_dir)
     check_sizes(settings, sets)
-    stage_names = (stages.TEACHER, *settings.baselines, *settings.students, EVALUATION)
+    first = () if settings.body is None else (body.STAGE,)
+    stage_names = (*first, stages.TEACHER, *settings.baselines, *settings.students, EVALUATION)
     seeds = {"run": settings.seed, **{name: stages.stage_seed(settings.seed, name) for name in stage_names}}
     description = record.open_run(workdir, config, seeds)
+    settings = body.pretrain(settings, sets, workdir, data_dir=data_dir, progress=progress)
     teacher = stages.pretrain(settings, sets, workdir, progress=progress)
     others, diverged = {}, {stages.TEACHER: frozen(teacher)}
     for name, spec in {**settings.baselines, **settings.students}.items():
@@ -108,6 +110,7 @@ def check(settings: settings_lib.Settings) -> None:
     Raises:
       ValueError: naming what is wrong.
     """
+    body.check(settings)
     for where, training in trainings(settings):
         build.backbone(training.model)(2)
         stages.make_optimizer(training, 10**6, 10**3)
@@ -134,7 +137,9 @@ def check(settings: settings_lib.Settings) -> None:
 
 
 def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
-    """(config section, training program) of the ensemble, of every baseline and of every student."""
+    """(config section, training program) of the body, the ensemble, every baseline and every student."""
+    if settings.body is not None:
+        yield "body.training", settings.body.training
     yield "ensemble.training", settings.ensemble.training
     for name, baseline in settings.baselines.items():
         yield f"baselines.{name}.training", baseline.training

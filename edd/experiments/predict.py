@@ -13,7 +13,7 @@ from edd.data import pipeline
 from edd.distillers.base import Distiller, Prediction
 from edd.ensembles import members
 from edd.losses import proxy
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.typing import PyTree
 from edd.uncertainty import dirichlet
 
@@ -60,29 +60,29 @@ def replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
     """inputs [B, *S] -> Prediction with a leading replica axis [R, B, ...]; compiled once, the networks are arguments."""
 
     @jax.jit
-    def predict(variables, params, state, inputs):
-        outputs = members.apply(trained.model, variables, preprocess(inputs))
+    def predict(shared, variables, params, state, inputs):
+        outputs = members.apply(bind(trained.model, shared), variables, preprocess(inputs))
         return jax.vmap(lambda *one: trained.distiller.predict(*one, key))(outputs, params, state)
 
-    return functools.partial(predict, *_on_device(trained.variables, trained.params, trained.state))
+    return functools.partial(predict, *_on_device(trained.model.shared, trained.variables, trained.params, trained.state))
 
 
 def first_replica_function(trained: Trained, preprocess: Callable, key) -> Callable:
     """inputs [B, *S] -> Prediction [B, ...] of the first replica alone, without a member axis."""
 
     @jax.jit
-    def predict(variables, params, state, inputs):
-        outputs, _ = trained.model.apply(variables, preprocess(inputs), train=False, rngs=None)
+    def predict(shared, variables, params, state, inputs):
+        outputs, _ = bind(trained.model, shared).apply(variables, preprocess(inputs), train=False, rngs=None)
         return trained.distiller.predict(outputs, params, state, key)
 
     first = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params, trained.state))
-    return functools.partial(predict, *_on_device(*first))
+    return functools.partial(predict, *_on_device(trained.model.shared, *first))
 
 
 def member_logits_function(model: Model, variables: PyTree, preprocess: Callable, then: Callable = lambda logits: logits) -> Callable:
     """inputs [B, *S] -> `then` of the members' logits [M, B, K] (the logits themselves by default)."""
-    function = jax.jit(lambda variables, inputs: then(members.apply(model, variables, preprocess(inputs)).logits))
-    return functools.partial(function, *_on_device(variables))
+    function = jax.jit(lambda shared, variables, x: then(members.apply(bind(model, shared), variables, preprocess(x)).logits))
+    return functools.partial(function, *_on_device(model.shared, variables))
 
 
 def _on_device(*trees: PyTree) -> tuple:

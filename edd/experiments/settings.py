@@ -117,6 +117,25 @@ class Training:
 
 
 @dataclasses.dataclass(frozen=True)
+class Body:
+    """A language model pre-trained on masked tokens of the training text, on which the run's encoders then stand.
+
+    Attributes:
+      training: its training program; the model is a "bert_language_model".
+      copies: masked copies of each training example, >= 1.
+      fraction: of an example's words that are masked, in (0, 1).
+    """
+
+    training: Training
+    copies: int = 4
+    fraction: float = 0.15
+
+    def __post_init__(self):
+        _check(self.copies >= 1, "body.copies", self.copies, "at least 1")
+        _check(0.0 < self.fraction < 1.0, "body.fraction", self.fraction, "in (0, 1)")
+
+
+@dataclasses.dataclass(frozen=True)
 class Ensemble:
     """The teachers, or a baseline: members trained on labels.
 
@@ -206,6 +225,7 @@ class Settings:
       students: row name -> distilled network; a method that needs no teachers (supervised, MIMO) is a baseline of one network.
       baselines: row name -> ensemble trained on labels without teachers (small networks of a student's total size, say).
       evaluation: how predictions are made and scored.
+      body: a language model pre-trained first, for encoders that name no weights; None: there is none.
       seed: root of everything random.
       smoke: two steps on seeded arrays.
     """
@@ -216,6 +236,7 @@ class Settings:
     students: dict[str, Student]
     baselines: dict[str, Ensemble] = dataclasses.field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
+    body: Body | None = None
     seed: int = 0
     smoke: bool = False
 

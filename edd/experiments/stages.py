@@ -15,7 +15,7 @@ from edd.ensembles import members
 from edd.experiments import build, predict, targets
 from edd.experiments import settings as settings_lib
 from edd.experiments.predict import Trained
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.training import checkpoint, evaluation, loop, mesh, optimizers, state, step, writers
 from edd.typing import PyTree
 
@@ -237,9 +237,9 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
     key = jax.random.key(0)
 
     @jax.jit
-    def losses(variables, params, carried, batch):
+    def losses(shared, variables, params, carried, batch):
         def one(variables, params, carried):
-            outputs, _ = model.apply(variables, preprocess(batch["inputs"]), train=False, rngs=None)
+            outputs, _ = bind(model, shared).apply(variables, preprocess(batch["inputs"]), train=False, rngs=None)
             keys = jax.random.split(key, len(batch["labels"]))
             return distiller.loss(outputs, batch.get("targets"), params, carried, batch["labels"], keys)
 
@@ -250,7 +250,7 @@ def _validation_loss(model, distiller, validation: dict, preprocess, devices, tr
         weights = (host.variables, host.params) if host.ema is None else host.ema
         total, count = np.zeros(len(host.alive)), 0.0
         for batch in pipeline.evaluation_batches(validation, min(500, len(validation["labels"]))):
-            values = np.asarray(losses(*weights, host.state, batch))
+            values = np.asarray(losses(model.shared, *weights, host.state, batch))
             total += (values * batch["mask"]).sum(-1)
             count += batch["mask"].sum()
         return {"loss": float((total / count)[host.alive].mean()) if host.alive.any() else float("nan")}
@@ -313,7 +313,8 @@ def distil(
         if student.targets == "online":
             online = (teacher.model, teacher.variables)
         else:
-            parts = (teacher.variables, train["inputs"], student.method, student.options, num_members)
+            parts = [teacher.variables, train["inputs"], student.method, student.options, num_members]
+            parts += [] if teacher.model.shared is None else [teacher.model.shared]
             folder = None if workdir is None else workdir / "cache"
             train["targets"] = targets.compute(function, train["inputs"], directory=folder, key=targets.fingerprint(*parts), **options)
         if validation is not None:

@@ -1,5 +1,6 @@
 """What a model is to the rest of the library: pure functions over variables, for one member."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,12 +27,28 @@ class Model(NamedTuple):
         {"batch_stats": ...} after a training pass of a model with BatchNorm and {} otherwise; merge as `{**variables, **new_state}`.
       templates: variables -> (weights [K, d], bias [K]) of the last linear layer.
       merge: (variables, averaging) -> (plain Model, its variables) of a network whose members share weights (BatchEnsemble), else None.
+      shared: arrays that every member reads and none trains (the frozen body under adapters), or None. `init` and `apply` then take
+        them as the keyword `shared` too; a compiled program gets them as an argument through `bind`.
     """
 
     init: Callable
     apply: Callable
     templates: Callable
     merge: Callable | None = None
+    shared: PyTree = None
+
+
+def bind(model: Model | None, shared: PyTree) -> Model | None:
+    """`model` reading `shared` in place of the arrays it was made with; a model without shared arrays, or None, is returned as it is.
+
+    Inside `jax.jit`, `shared` is an argument of the compiled program, one copy for all members; arrays that a traced function
+    merely closes over would be written into the program as constants, every program again.
+    """
+    if model is None or model.shared is None:
+        return model
+    return model._replace(
+        init=functools.partial(model.init, shared=shared), apply=functools.partial(model.apply, shared=shared), shared=shared
+    )
 
 
 def change_output_layer(variables: PyTree, change: Callable) -> PyTree:

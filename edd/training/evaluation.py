@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from edd.distillers.base import Distiller
 from edd.ensembles import members
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.training import mesh as meshes
 from edd.training.state import TrainState
 from edd.typing import Key, PyTree
@@ -50,23 +50,25 @@ def make_eval_step(
     meshes.check_divides(mesh, num_replicas)
     local = num_replicas // mesh.shape[meshes.MEMBER]
 
-    def body(variables, params, state, inputs, key):
+    def body(variables, params, state, inputs, key, shared):
         inputs = inputs if preprocess is None else preprocess(inputs)
+        network = bind(model, shared)
 
         def one(variables, params, state, replica):
-            outputs, _ = model.apply(variables, inputs, train=False, rngs=None)
+            outputs, _ = network.apply(variables, inputs, train=False, rngs=None)
             return outputs if predict is None else predict(outputs, params, state, jax.random.fold_in(key, replica))
 
         replicas = jax.lax.axis_index(meshes.MEMBER) * local + jnp.arange(local)
         return members.map_members(one, strategy, variables)(variables, params, state, replicas)
 
     per_member = meshes.REPLICAS
-    specs = (per_member, per_member, per_member, P(meshes.DATA), meshes.REPLICATED)
+    specs = (per_member, per_member, per_member, P(meshes.DATA), meshes.REPLICATED, meshes.REPLICATED)
+    shared = meshes.place(model.shared, mesh)
     mapped = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=meshes.BATCH))
 
     def evaluate(variables: PyTree, params: PyTree, state: PyTree, inputs, key: Key) -> PyTree:
         meshes.check_divides(mesh, num_replicas, inputs.shape[0])
-        return mapped(variables, params, state, meshes.place(inputs, mesh, P(meshes.DATA)), meshes.place(key, mesh))
+        return mapped(variables, params, state, meshes.place(inputs, mesh, P(meshes.DATA)), meshes.place(key, mesh), shared)
 
     return evaluate
 
@@ -114,15 +116,18 @@ def make_design_update(
     if distiller.statistics is None or distiller.update is None:
         raise ValueError("distiller must have statistics and update to be updated from a design set")
     meshes.check_divides(mesh, num_replicas)
-    teacher = {} if online_targets is None else meshes.place(online_targets[1], mesh)
+    teacher_model, teacher = (None, {}) if online_targets is None else online_targets
+    fixed = meshes.place(((teacher, getattr(teacher_model, "shared", None)), model.shared), mesh)
 
-    def measure(state, inputs, targets, mask, teacher):
+    def measure(state, inputs, targets, mask, fixed):
+        (teacher, theirs), ours = fixed
+        network = bind(model, ours)
         inputs = inputs if preprocess is None else preprocess(inputs)
-        if online_targets is not None:
-            targets = distiller.targets(members.apply(online_targets[0], teacher, inputs).logits)
+        if teacher_model is not None:
+            targets = distiller.targets(members.apply(bind(teacher_model, theirs), teacher, inputs).logits)
 
         def one(state):
-            outputs, _ = model.apply(state.variables, inputs, train=False, rngs=None)
+            outputs, _ = network.apply(state.variables, inputs, train=False, rngs=None)
             sums = lambda *examples: distiller.statistics(*examples, state.params, state.state)  # noqa: E731
             return jax.lax.psum(sums(outputs, targets) if mask is None else masked(sums, mask, outputs, targets), meshes.DATA)
 
@@ -151,7 +156,7 @@ def make_design_update(
         for batch in batches:
             mask = None if np.all(np.asarray(batch.get("mask", 1)) > 0) else batch["mask"]
             placed = meshes.place((batch["inputs"], batch.get("targets", {}), mask), mesh, data)
-            sums = measure(state, *placed, teacher)
+            sums = measure(state, *placed, fixed)
             total = sums if total is None else jax.tree.map(jnp.add, total, sums)
         if total is None:
             raise ValueError("the design set must hold at least one batch, got none")

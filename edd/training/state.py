@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from edd.distillers.base import Distiller
 from edd.ensembles import members
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.training import mesh as meshes
 from edd.typing import Array, Key, PyTree
 
@@ -91,14 +91,14 @@ def init(
     local = num_replicas // mesh.shape[meshes.MEMBER]
     shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
 
-    def build(key):
+    def build(key, shared):
         first = jax.lax.axis_index(meshes.MEMBER) * local
         blank = jnp.zeros(shape.shape, shape.dtype)
-        one = lambda replica: create(model, distiller, optimizer, jax.random.fold_in(key, replica), blank, ema=ema)  # noqa: E731
+        one = lambda replica: create(bind(model, shared), distiller, optimizer, jax.random.fold_in(key, replica), blank, ema=ema)  # noqa: E731
         return jax.vmap(one)(first + jnp.arange(local))
 
-    mapped = jax.shard_map(build, mesh=mesh, in_specs=meshes.REPLICATED, out_specs=meshes.REPLICAS)
-    return jax.jit(mapped)(meshes.place(key, mesh))
+    mapped = jax.shard_map(build, mesh=mesh, in_specs=(meshes.REPLICATED, meshes.REPLICATED), out_specs=meshes.REPLICAS)
+    return jax.jit(mapped)(meshes.place(key, mesh), meshes.place(model.shared, mesh))
 
 
 def abstract(state: TrainState) -> TrainState:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from edd.distillers.base import Distiller
 from edd.ensembles import members
-from edd.models.base import Model
+from edd.models.base import Model, bind
 from edd.training import mesh as meshes
 from edd.training.optimizers import global_norm
 from edd.training.state import TrainState, trained
@@ -44,15 +44,15 @@ class TrainStep:
     num_replicas: int
     batch_size: int
     function: Callable
-    teacher: PyTree
+    fixed: PyTree  # ((the teacher's variables, its shared arrays), the network's shared arrays)
 
     def __call__(self, state: TrainState, batch: dict[str, PyTree], key: Key) -> tuple[TrainState, dict[str, Array]]:
-        state, metrics = self.function(state, batch, key, self.teacher)
+        state, metrics = self.function(state, batch, key, self.fixed)
         return state, metrics._asdict()
 
     def lower(self, state: TrainState, batch: dict[str, PyTree], key: Key):
         """`jax.stages.Lowered` of the step, for reading the compiled program."""
-        return self.function.lower(state, batch, key, self.teacher)
+        return self.function.lower(state, batch, key, self.fixed)
 
 
 def make_train_step(
@@ -99,25 +99,23 @@ def make_train_step(
     """
     meshes.check_divides(mesh, num_replicas, batch_size)
     _check(distiller, ema_decay, strategy)
-    teacher_model = None if online_targets is None else online_targets[0]
-    one = _ReplicaStep(model, distiller, optax.with_extra_args_support(optimizer), preprocess, augment, teacher_model, ema_decay, strategy)
-    local = num_replicas // mesh.shape[meshes.MEMBER]
+    teacher_model, teacher = (None, {}) if online_targets is None else online_targets
+    local, noisy = num_replicas // mesh.shape[meshes.MEMBER], optax.with_extra_args_support(optimizer)
 
-    def body(state, batch, key, teacher):
+    def body(state, batch, key, fixed):
+        (teacher, theirs), ours = fixed
+        networks = (bind(model, ours), bind(teacher_model, theirs))
+        one = _ReplicaStep(networks[0], distiller, noisy, preprocess, augment, networks[1], ema_decay, strategy)
         replicas = jax.lax.axis_index(meshes.MEMBER) * local + jnp.arange(local)
         now = jnp.max(state.step)  # a frozen replica's own counter stands still
         fn = lambda state, batch, replica: one(state, batch, replica, now, key, teacher)  # noqa: E731
         chosen = members.choose_strategy(state.variables, collectives=mesh.shape[meshes.DATA] > 1) if strategy == "auto" else strategy
         return members.map_members(fn, chosen)(state, batch, replicas)
 
-    mapped = jax.shard_map(
-        body,
-        mesh=mesh,
-        in_specs=(meshes.REPLICAS, meshes.BATCH, meshes.REPLICATED, meshes.REPLICATED),
-        out_specs=(meshes.REPLICAS, meshes.REPLICAS),
-    )
-    teacher = {} if online_targets is None else meshes.place(online_targets[1], mesh)
-    return TrainStep(mesh, num_replicas, batch_size, jax.jit(mapped, donate_argnums=0), teacher)
+    rows, whole = meshes.REPLICAS, meshes.REPLICATED
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(rows, meshes.BATCH, whole, whole), out_specs=(rows, rows))
+    fixed = meshes.place(((teacher, getattr(teacher_model, "shared", None)), model.shared), mesh)
+    return TrainStep(mesh, num_replicas, batch_size, jax.jit(mapped, donate_argnums=0), fixed)
 
 
 def _check(distiller: Distiller, ema_decay: float | None, strategy: str) -> None:

@@ -9,11 +9,12 @@ import pytest
 from edd.data import digits, sources, synthetic
 
 LOCAL = ["spirals", "spirals_ring", "digits", "digits_photos"]
+TEXT = ["rte", "mrpc", "wic", "sst2"]
 IMAGES = ["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped", "cifar10_1", "cifar10_corrupted"]
 
 
 def test_names_are_the_documented_ones():
-    assert list(sources.names()) == LOCAL + IMAGES
+    assert list(sources.names()) == LOCAL + TEXT + IMAGES
 
 
 @pytest.mark.parametrize("name", LOCAL)

@@ -55,7 +55,7 @@ def program(model, shape, mesh, optimizer, distiller=SUPERVISED, replicas=R, siz
     compiled = lowered.compile(compiler_options={"xla_backend_optimization_level": 0})
 
     def run(current, batch):
-        return compiled(current, meshes.shard_batch(batch, mesh, replicas, size), key, train_step.teacher)
+        return compiled(current, meshes.shard_batch(batch, mesh, replicas, size), key, train_step.fixed)
 
     return first, run, compiled.as_text()
 

@@ -1,0 +1,1 @@
+"""Weights made elsewhere, read from safetensors files."""
