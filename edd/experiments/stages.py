@@ -122,9 +122,7 @@ def fit(
     if snapshots is not None:
         return _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshots, options)
     if workdir is None:
-        last = loop.train(first, step_fn, batches, devices, **options)
-        return _ship(model, distiller, mesh.to_host(last, devices))
-    like = state.abstract(first)
+        return _ship(model, distiller, mesh.to_host(loop.train(first, step_fn, batches, devices, **options), devices))
     with (
         checkpoint.Checkpointer(workdir / "checkpoints" / name, keep_last=2, keep_best=int(training.keep == "best")) as saver,
         contextlib.nullcontext() if jax.process_index() else writers.Writer(workdir / "metrics" / name) as writer,
@@ -132,7 +130,7 @@ def fit(
         options.update(checkpointer=saver, checkpoint_every=training.checkpoint_every, writer=writer, log_every=max(1, min(50, num_steps)))
         last = loop.train(first, step_fn, batches, devices, **options)
         if training.keep == "best":
-            last = saver.restore_best(like, mesh.place(key, devices)).state
+            last = saver.restore_best(state.abstract(last), mesh.place(key, devices)).state
     return _ship(model, distiller, mesh.to_host(last, devices))
 
 
