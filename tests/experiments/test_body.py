@@ -30,6 +30,8 @@ def parsed(arg: str = "smoke", **changes) -> settings.Settings:
 def test_the_study_runs_and_its_members_stand_on_the_body_it_made(tmp_path):
     small = config("smoke,one_step")
     small["baselines"] = {}
+    for training in (small["body"]["training"], small["ensemble"]["training"], *(each["training"] for each in small["students"].values())):
+        training["batch_size"] = 1  # one device for each replica: compiling for eight would be most of the time
     small["students"] = {name: small["students"][name] for name in ("proxy_reverse", "proxy_reverse_one_step")}
     results = distillation.run(small, tmp_path, progress=False)
     assert {row["name"] for row in results["rows"]} == {"Single", "Ensemble", "Proxy Dirichlet", *small["students"]}
