@@ -184,7 +184,7 @@ class _MatrixFactors:
             "warm": warm,
             "first": warm,
             "count": statistics.count,
-            "loading_norm": jnp.sqrt(jnp.trace(found.factor.T @ statistics.gram @ found.factor) / statistics.count),
+            "loading_norm": self.loading_norm(found, statistics),
         }
         kept = {**fresh, "posterior": state["posterior"], "noise_variance": start}
 
@@ -196,6 +196,11 @@ class _MatrixFactors:
         chosen = jax.tree.map(lambda new, old: jnp.where(warm > 0, old, new), fresh, kept)
         params = {**params, "class_factor": jnp.where(warm > 0, params["class_factor"], found.class_factor)}
         return change_output_layer(variables, rewrite), params, chosen
+
+    def loading_norm(self, found, statistics: Statistics):
+        """Root mean square of |L| |loading| / sqrt(K) over the points of the sums."""
+        squares = jnp.trace(found.factor.T @ statistics.gram @ found.factor) / statistics.count
+        return jnp.sqrt(squares * jnp.square(found.class_factor).sum() / self.num_classes)
 
     def fit(self, statistics: Statistics, factor, noise_variance, floor, is_first) -> latent_factor_matrix_em.MatrixFit:
         common = {"iterations": self.iterations, "floor": floor}

@@ -76,7 +76,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
             **record.for_report(description),
             "methods": {name: build.method_in_words(student) for name, student in settings.students.items()},
             "diverged (replica: step)": {name: steps for name, steps in diverged.items() if steps} or "none",
-            **({"loading norm at the design points (mean over seeds)": norms} if norms else {}),
+            **({"loading norm at the last E-step (mean over seeds)": norms} if norms else {}),
         },
         reference=settings.evaluation.reference,
         num_resamples=settings.evaluation.num_resamples,

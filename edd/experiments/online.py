@@ -57,6 +57,12 @@ class Online:
         if self.data.teacher_fraction in (None, 1):
             raise ValueError(f"data.teacher_fraction must be given and below 1: later labels need rows, got {self.data.teacher_fraction}")
 
+        if self.data.design.endswith("new") or self.data.member_fraction != 1:
+            raise ValueError(
+                "data.design must be 'train' or 'mixup_train' and data.member_fraction 1: the rows left over are the labels that come "
+                f"later, which the student must not have seen; got {self.data.design!r} and {self.data.member_fraction}"
+            )
+
     def as_regression(self) -> Regression:
         """The regression study it starts from."""
         return Regression(self.name, self.data, self.ensemble, {"DLF": self.student}, seed=self.seed, smoke=self.smoke)

@@ -75,6 +75,11 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         base = build.shrink(base)
         head = dataclasses.replace(settings.head, max_steps=2, batch_size=4)
         settings = dataclasses.replace(settings, counts=[4, 8], num_subsets=2, head=head)
+    if base.body is not None or base.baselines:
+        raise ValueError("base must have no body and no baselines: this study trains teachers and students alone")
+    if settings.head.keep != "last" or settings.head.augment != "none":
+        raise ValueError(f"head must keep the last weights and augment nothing, got {settings.head.keep!r} and {settings.head.augment!r}")
+    stages.make_optimizer(settings.head, 10**6, 10**3)
     distillation.check(base)
     distillation.check_shapes(base)
     sets = build.data(base, data_dir)

@@ -16,6 +16,7 @@ OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lamb", 
 DECOUPLED = ("adamw", "lamb", "lion")  # decay the weights themselves; the others add decay * weight to the gradient
 SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "multistep", "exponential", "inverse_sqrt")
 DECAY = ("kernels", "all")
+KEPT = ("bias", "r", "s", "class_factor", "latents")  # no kernels, whatever their axes: members' biases and factors, a law's parameters
 
 
 def make(
@@ -51,7 +52,7 @@ def make(
       momentum: of sgd, nesterov and rmsprop, in [0, 1).
       nesterov: Nesterov's variant of sgd's momentum.
       weight_decay: >= 0. Decoupled (times the learning rate) for adamw, lamb and lion, L2 for the others.
-      decay_on: "kernels" (leaves of two axes or more: no biases, no norm scales) | "all".
+      decay_on: "kernels" (leaves of two axes or more but those of `KEPT`: no biases, norm scales or rank-one factors) | "all".
       clip_norm: largest global norm of one replica's gradient, > 0, or None.
       b1, b2, eps: of the Adam family; b2 also the decay of rmsprop.
       final_fraction: last learning rate over the peak, in [0, 1] (cosine, linear, exponential).
@@ -197,8 +198,8 @@ def _one_cycle(peak: float, steps: int) -> Callable[[Array], Array]:
 
 
 def kernels(params: PyTree) -> PyTree:
-    """True where a leaf has two axes or more: what weight decay touches."""
-    return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
+    """True for leaves of two axes or more that are not one of `KEPT`: what weight decay touches."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and getattr(path[-1], "key", None) not in KEPT, params)
 
 
 def global_norm(tree: PyTree) -> Array:

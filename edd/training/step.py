@@ -149,13 +149,15 @@ class _ReplicaStep:
         example_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["position"])
         places = batch["position" if self.distiller.multi_input is None else "index"]  # an example looks the same at every network input
         inputs, targets = self.examples(batch, _augmentation_keys(key, places), teacher)
+        if "mask" in batch and self.distiller.update_from == "minibatch":
+            raise ValueError("a batch with a mask cannot update a method from a minibatch: its sums would count the padding")
         old, state = state, self.update(state, inputs, targets, now)
         (_, (loss, new_state)), gradients = jax.value_and_grad(self.objective, has_aux=True)(
             trained(state.variables, state.params), state, inputs, targets, batch, example_keys, jax.random.fold_in(key, PENALTY)
         )
         if self.distiller.gradient_transform is not None:
             gradients = self.distiller.gradient_transform(gradients)
-        norm, noise = global_norm(gradients), jax.random.fold_in(key, NOISE)
+        norm, noise = global_norm(gradients), jax.random.fold_in(jax.random.fold_in(key, NOISE), NOISE)  # no example's key
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained(state.variables, state.params), key=noise)
         weights, params = optax.apply_updates(trained(state.variables, state.params), updates)
         variables = {**state.variables, **new_state, **weights}

@@ -70,6 +70,8 @@ def test_runs_merge(finished, tmp_path):
         ({"counts": [5000]}, "counts must be at most"),
         ({"counts": []}, "counts must be >= 1"),
         ({"num_subset": 3}, "did you mean 'num_subsets'"),
+        ({"head": {**TRAINING, "optimizer": {"name": "adma"}}}, "adma"),
+        ({"head": {**TRAINING, "keep": "best"}}, "head must keep the last"),
     ],
 )
 def test_bad_settings_write_nothing(changes, message, tmp_path):

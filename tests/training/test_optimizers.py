@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from edd.models import cnn
 from edd.training import optimizers
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([0.5])}
@@ -145,3 +146,11 @@ def test_langevin_samples_the_posterior_of_a_linear_gaussian_model():
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.15 * covariance.max())
     cold = optimizers.make("sgld", 5e-3, temperature=0.0, **options)
     np.testing.assert_allclose(cold.update(jnp.ones(2), cold.init(jnp.zeros(2)), jnp.zeros(2), key=jax.random.key(0))[0], -5e-3)
+
+
+def test_weight_decay_leaves_factors_and_members_biases_alone():
+    model = cnn.make(4, num_members=2, channels=(2,), kernels=(3,), hidden=3)
+    weights = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]
+    mask = optimizers.kernels(({"params": weights}, {"class_factor": jnp.eye(2), "latents": jnp.ones((3, 2))}))
+    touched = {path[-1].key for path, chosen in jax.tree_util.tree_leaves_with_path(mask) if chosen}
+    assert touched == {"kernel"}
