@@ -74,7 +74,15 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     for each in studies:
         regression.check(each)
     first = studies[0].data
+    for variant, each in zip(variants, studies):
+        if (each.data.sets, each.data.splits, each.data.data_dir) != (first.sets, first.splits, first.data_dir):
+            raise ValueError(f"variant {variant.value!r} changes data.sets, splits or data_dir, which all variants share: change the base")
+    names = [(each.group, each.value) for each in variants]
+    if len(set(names)) < len(names):
+        raise ValueError(f"variants must differ in group or value, got {names}")
     tables = {(name, split): regression.load(studies[0], name, split, data_dir) for name in first.sets for split in first.splits}
+    for each in studies:
+        regression.check_design(each, tables)
     description = record.open_run(workdir, config, {"run": studies[0].seed})
     order = sorted(range(len(studies)), key=lambda index: -studies[index].ensemble.num_members)
     parts = []

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edd.data import sources
+from edd.data import sources, text
 from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
@@ -159,6 +159,8 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
         for name, options in spec.ood.items():
             options = dict(options)
             source, split = options.pop("source", name), options.pop("split", "test")
+            if spec.name in text.TASKS:  # the same words as in training
+                options = {**spec.options, "tokenizer": spec.options.get("tokenizer") or spec.name, **options}
             splits[name] = _first(load(source, split, **options), spec.num_ood)
     for name in spec.ood:
         if splits[name].inputs.shape[1:] != splits["train"].inputs.shape[1:]:

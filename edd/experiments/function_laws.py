@@ -15,7 +15,7 @@ import numpy as np
 from edd.distillers import dlf
 from edd.distillers.regression import PredictiveMixture
 from edd.ensembles import members as ensembles
-from edd.experiments import build, function_laws_report, record, regression
+from edd.experiments import build, function_laws_report, record, regression, stages
 from edd.experiments import settings as settings_lib
 from edd.metrics import laws
 
@@ -55,6 +55,9 @@ class FunctionLaws:
         for name, least in (("num_teachers", 2), ("num_points", 2), ("repeats", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        taken = {"Teachers", "Gaussian of the true moments"} & set(self.students)
+        if taken or any(student.seeds != 1 for student in self.students.values()):
+            raise ValueError(f"students must not be named as another row and have one seed each, got {list(self.students)}")
         if not self.length > 0:
             raise ValueError(f"length must be positive, got {self.length}")
 
@@ -76,6 +79,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = shrink(settings) if settings.smoke else settings
     for student in settings.students.values():
         build.regression_distiller(student, settings.num_teachers).student(build.backbone(student.training.model))
+        stages.make_optimizer(student.training, 10**6, 10**3)
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for repeat in range(settings.repeats):

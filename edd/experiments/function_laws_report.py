@@ -42,7 +42,7 @@ def curves(found: dict, metric: str) -> dict[str, tuple[list, list]]:
     for part in found["parts"]:
         for row, values in part["rows"].items():
             table.setdefault(row, {}).setdefault(part["separation"], []).append(values[metric])
-    return {row: (list(points), [regression_report.pooled(each) for each in points.values()]) for row, points in table.items()}
+    return {row: (sorted(points), [regression_report.pooled(points[at]) for at in sorted(points)]) for row, points in table.items()}
 
 
 def tables(found: dict) -> list[Table]:
@@ -65,7 +65,8 @@ def opening(found: dict) -> list[str]:
         if row in ("Teachers", GAUSSIAN):
             continue
         pairs = list(zip(at, leaves, floor, teachers))
-        worse = [separation for separation, own, _, members in pairs if own["mean"] > 2 * members["mean"]]
+        within = [index for index, (_, own, _, members) in enumerate(pairs) if own["mean"] <= 2 * members["mean"]]
+        worse = [each[0] for each in pairs[within[-1] + 1 if within else 0 :]]  # all of them, to the last
         separation, own, exact, members = pairs[-1]
         told = f"{row}: energy distance {own['mean']:.3g} at separation {separation:g}, its teachers' {members['mean']:.3g}, "
         told += f"a Gaussian of the true moments' {exact['mean']:.3g}; "

@@ -82,6 +82,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         settings = dataclasses.replace(settings, counts=counts, refit_counts=counts[-1:], **changes)
     regression.check(study)
     tables = {(name, split): regression.load(study, name, split, data_dir) for name in study.data.sets for split in study.data.splits}
+    regression.check_design(study, tables)
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for (name, split), (train, test) in tables.items():

@@ -22,6 +22,7 @@ from edd.experiments.regression_settings import Regression
 from edd.metrics import regression as metrics
 
 SMOKE_STEPS = 2
+MOST_ROWS = 5_000  # of a table whose dimension is estimated: the cost is quadratic
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:
@@ -40,6 +41,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = shrink(settings) if settings.smoke else settings
     check(settings)
     tables = {(name, split): load(settings, name, split, data_dir) for name in settings.data.sets for split in settings.data.splits}
+    check_design(settings, tables)
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for (name, split), (train, test) in tables.items():
@@ -80,6 +82,17 @@ def check(settings: Regression) -> None:
             distiller.student(build.backbone(student.training.model))
         except ValueError as error:
             raise ValueError(f"students.{name}: {error}") from None
+
+
+def check_design(settings: Regression, tables: dict) -> None:
+    """ValueError, before any network is trained, if a split leaves too few rows or a student too few design points."""
+    for (name, split), (train, _) in tables.items():
+        seed = stages.stage_seed(settings.seed, f"{pathlib.Path(name).stem}-{split}")
+        found = len(design.deal(settings.data, train, settings.ensemble.num_members, seed).points)
+        for label, student in settings.students.items():
+            least = build.regression_distiller(student, settings.ensemble.num_members).least_points
+            if found < least:
+                raise ValueError(f"{name}, split {split}: {label} needs at least {least} design points, this study gives it {found}")
 
 
 def shrink(settings: Regression) -> Regression:
@@ -131,15 +144,14 @@ def one_part(
     alone = [score(PredictiveMixture(member[None, :, 0], member[None, :, 1])) for member in outputs]
     rows["Single"] = {name: float(np.mean([each[name] for each in alone])) for name in alone[0]} | {"parameters": size}
     mixtures["Teachers"] = PredictiveMixture(outputs[..., 0], outputs[..., 1])
-    trained = 1 if settings.ensemble.source == "mc_dropout" else len(outputs)
-    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * trained, "seconds": seconds}
+    rows["Teachers"] = score(mixtures["Teachers"]) | {"parameters": size * _networks(settings.ensemble, outputs), "seconds": seconds}
 
     for name, ensemble in settings.baselines.items():
         members, seconds = train_members(ensemble, name, arrays, seed)
         function = predict.member_logits_function(members.model, members.variables, lambda x: x, mean_and_variance)
         found = predict.stream(function, test_inputs, len(test_inputs), 1)
         mixtures[name] = PredictiveMixture(found[..., 0], found[..., 1])
-        total = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], members.variables)) * len(found)
+        total = predict.num_parameters(jax.tree.map(lambda leaf: leaf[0], members.variables)) * _networks(ensemble, found)
         rows[name] = score(mixtures[name]) | {"parameters": total, "seconds": seconds}
 
     function = predict.member_logits_function(teacher.model, teacher.variables, lambda x: x, mean_and_variance)
@@ -163,10 +175,16 @@ def one_part(
     return {"rows": rows, "curves": curves, **extra, **sizes, "dimension": _dimensions(dealt.inputs, seen[..., 0])}
 
 
+def _networks(ensemble: settings_lib.Ensemble, outputs: np.ndarray) -> int:
+    """How many networks make the members: masks of dropout share one."""
+    return 1 if ensemble.source == "mc_dropout" else len(outputs)
+
+
 def _dimensions(inputs: np.ndarray, functions: np.ndarray) -> dict[str, float]:
     """Estimates of the dimension of the inputs [n, d], and of the members' functions [M, m] at the design points."""
+    inputs = inputs[np.random.default_rng(0).permutation(len(inputs))[:MOST_ROWS]]
     return {
-        "two_nn": dimension.two_nn(inputs),
+        "two_nn": dimension.two_nn(inputs) if len(np.unique(inputs, axis=0)) >= 4 else float("nan"),
         "inputs": dimension.participation_ratio(inputs),
         "functions": dimension.participation_ratio(functions),
     }
