@@ -195,6 +195,10 @@ class _LatentFactors:
             "noise": self.noise.fit(statistics["noise"]),
         }
         kept = {**fresh, "posterior": state["posterior"], "noise_variance": start}
+        if self.init_steps:  # in the penalised phase the noise is what the free latents leave
+            known = Posterior(params["latents"], jnp.zeros((self.q, self.q)))
+            left = latent_factor_em.squared_error(points, known) / (self.num_members * points.count)
+            kept["noise_variance"] = jnp.maximum(left, NOISE_FLOOR * mean_square)
 
         def rewrite(leaf):
             loading = leaf[..., 1 : 1 + self.q]

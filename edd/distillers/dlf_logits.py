@@ -187,6 +187,11 @@ class _MatrixFactors:
             "loading_norm": self.loading_norm(found, statistics),
         }
         kept = {**fresh, "posterior": state["posterior"], "noise_variance": start}
+        if self.init_steps:  # in the penalised phase the noise is what the free latents leave
+            known = state["posterior"]._replace(mean=params["latents"], variances=jnp.zeros((self.num_classes, self.q)))
+            left = latent_factor_matrix_em.matrix_squared_error(statistics, factor, known)
+            values = self.num_members * self.num_classes * statistics.count
+            kept["noise_variance"] = jnp.maximum(left / values, NOISE_FLOOR * mean_square)
 
         def rewrite(leaf):
             mean, loading = leaf[..., : self.num_classes], leaf[..., self.num_classes :]

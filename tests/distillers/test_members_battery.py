@@ -113,6 +113,19 @@ def test_an_update_leaves_the_fitted_functions_to_the_expansion_and_raises_the_l
     assert (np.diff(values) > -1e-3).all() and values[-1] > values[0] + 1
 
 
+def test_the_penalised_phase_takes_as_noise_what_the_free_latents_leave():
+    distiller, model = dlf_logits.make(M, K, latent_dim=2, initialisation="mmd", init_steps=9), PLAIN(K + 2)
+    inputs, logits = jax.random.normal(jax.random.key(0), (N, D)), members()
+    variables = model.init(jax.random.key(1), inputs)
+    params, state = distiller.init(jax.random.key(2))
+    outputs = model.apply(variables, inputs, train=False, rngs=None)[0]
+    sums = distiller.statistics(outputs, distiller.targets(logits), params, state)
+    found = distiller.update(sums, variables, params, state, jnp.int32(0))[2]["noise_variance"]
+    fitted = jnp.einsum("nq,mkq->mnk", outputs.logits[:, K:], params["latents"])  # the class factor starts as the identity
+    left = jnp.square(logits - outputs.logits[None, :, :K] - fitted).mean()
+    np.testing.assert_allclose(found, left, rtol=1e-4)
+
+
 def test_draws_have_the_models_covariance():
     distiller = dlf_logits.make(M, K, latent_dim=2, num_samples=40_000)
     rng = np.random.default_rng(0)

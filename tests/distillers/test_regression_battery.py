@@ -102,6 +102,18 @@ def test_merged_factors_of_equal_members_are_their_network():
     np.testing.assert_allclose(after.means, before.means, rtol=1e-5, atol=1e-6)
 
 
+def test_the_penalised_phase_takes_as_noise_what_the_free_latents_leave():
+    distiller, model = dlf.make(M, latent_dim=2, initialisation="mmd", init_steps=9), PLAIN(4)
+    inputs = jax.random.normal(jax.random.key(0), (N, D))
+    variables = model.init(jax.random.key(1), inputs)
+    params, state = distiller.init(jax.random.key(2))
+    outputs, targets = model.apply(variables, inputs, train=False, rngs=None)[0], distiller.targets(members())
+    sums = distiller.statistics(outputs, targets, params, state)
+    found = distiller.update(sums, variables, params, state, jnp.int32(0))[2]["noise_variance"]
+    fitted = jnp.einsum("nq,mq->nm", outputs.logits[:, 1:3], params["latents"])
+    np.testing.assert_allclose(found, jnp.square(targets["means"] - outputs.logits[:, :1] - fitted).mean(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("mode", regression.MODES)
 def test_noise_keeps_the_members_variances(mode):
     noise = regression.aleatoric(mode)
