@@ -47,7 +47,7 @@ REGRESSION_METHODS = {
 TINY_BERT = {
     "vocab_size": 100,
     "hidden_size": 8,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 16,
     "max_position_embeddings": 130,
@@ -58,7 +58,7 @@ SMOKE_OPTIONS = {
     "cnn": {"channels": (4, 8), "hidden": 16},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
-    "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2},
+    "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
 }
 

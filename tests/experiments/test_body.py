@@ -42,7 +42,7 @@ def test_the_study_runs_and_its_members_stand_on_the_body_it_made(tmp_path):
     encoder = imports.load(tmp_path / "body")
     whole = sum(leaf.size for leaf in jax.tree.leaves(encoder))
     assert sizes["Ensemble"] == 2 * sizes["Single"] < whole / 4
-    assert sizes["proxy_reverse_one_step"] == sizes["proxy_reverse"] + whole  # the smoke body has three layers, all of them the student's
+    assert sizes["proxy_reverse_one_step"] == sizes["proxy_reverse"] + whole  # the student has the smoke body's only layer
     random = bert.make(2, architecture=build.TINY_BERT).shared["encoder"]
     assert not np.array_equal(random["word_embeddings"], encoder["word_embeddings"])
 
