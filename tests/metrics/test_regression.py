@@ -32,6 +32,13 @@ def test_crps_equals_quadrature():
     assert regression.gaussian_mixture_crps(means, variances, targets) == pytest.approx(np.mean(expected), rel=1e-9)
 
 
+def test_crps_equals_scoringrules():
+    scoringrules = pytest.importorskip("scoringrules")
+    means, variances, targets = mixture(rows=40)
+    expected = scoringrules.crps_mixnorm(targets, means.T, np.sqrt(variances).T, m_axis=-1).mean()
+    assert regression.gaussian_mixture_crps(means, variances, targets) == pytest.approx(expected, rel=1e-12)
+
+
 def test_crps_in_blocks_is_the_same(monkeypatch):
     means, variances, targets = mixture(rows=11)
     whole = regression.gaussian_mixture_crps(means, variances, targets)
