@@ -57,7 +57,7 @@ def expansion(posterior: Posterior) -> Expansion:
     Examples:
       >>> import jax.numpy as jnp
       >>> found = expansion(Posterior(jnp.array([[3.0], [1.0]]), jnp.array([[3.0]])))
-      >>> found.shift.tolist(), found.factor.tolist()
+      >>> found.shift.tolist(), found.factor.round(3).tolist()
       ([2.0], [[2.0]])
     """
     shift = posterior.mean.mean(0)

@@ -46,7 +46,7 @@ def class_expansion(posterior: MatrixPosterior) -> Float[Array, "K K"]:
 
     Examples:
       >>> found = class_expansion(MatrixPosterior(jnp.zeros((1, 2, 1)), jnp.full((2, 1), 4.0), jnp.eye(2), jnp.eye(1)))
-      >>> found.tolist()
+      >>> found.round(3).tolist()
       [[2.0, 0.0], [0.0, 2.0]]
     """
     members, _, q = posterior.mean.shape
