@@ -28,6 +28,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 CASES = {
     "mlp": Case(lambda **k: mlp.make(5, widths=(16, 8), dropout=0.4, **k), (4,), False, True, 8),
     "mlp_layer_norm": Case(lambda **k: mlp.make(5, widths=(16,), layer_norm=True, activation="gelu", **k), (2, 3), False, False, 16),
+    "mlp_batch_norm": Case(lambda **k: mlp.make(5, widths=(16,), batch_norm=True, **k), (4,), True, False, 16),
     "linear": Case(lambda **k: mlp.make(5, widths=(), **k), (4,), False, False, 4),
     "cnn": Case(lambda **k: cnn.make(5, channels=(4, 6), hidden=12, dropout=0.4, **k), IMAGE, False, True, 12),
     "cnn_batch_norm": Case(
