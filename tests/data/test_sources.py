@@ -10,7 +10,7 @@ from edd.data import digits, sources, synthetic
 
 LOCAL = ["spirals", "spirals_ring", "digits", "digits_photos"]
 TEXT = ["rte", "mrpc", "wic", "sst2"]
-IMAGES = ["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped", "cifar10_1", "cifar10_corrupted"]
+IMAGES = ["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped", "tiny_imagenet", "cifar10_1", "cifar10_corrupted"]
 
 
 def test_names_are_the_documented_ones():
