@@ -56,5 +56,5 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     if arg == "smoke":  # within CI's half minute; tests train the other methods
         config.students = {name: config.students[name] for name in ("DLF", "LBE (mask)")}
-        config.data.ood = {"kmnist": {}}
+        config.data.ood, config.baselines = {"kmnist": {}}, {}
     return config.lock()

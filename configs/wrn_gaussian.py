@@ -111,5 +111,5 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     if config.smoke:  # within CI's half minute
         config.students = {name: config.students[name] for name in ("DLF",)}
-        config.data.ood = {}
+        config.data.ood, config.baselines = {}, {}
     return config.lock()
