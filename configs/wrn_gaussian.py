@@ -112,4 +112,5 @@ def get_config(arg: str = "") -> ConfigDict:
     if config.smoke:  # within CI's half minute
         config.students = {name: config.students[name] for name in ("DLF",)}
         config.data.ood, config.baselines = {}, {}
+        config.students.DLF.targets, config.students.DLF.training.augment = "cache", "none"
     return config.lock()
