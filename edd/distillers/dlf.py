@@ -162,13 +162,7 @@ class _LatentFactors:
     def penalty(self, variables, params, state, key):
         """Minus the latents' log prior, per design point and member, plus the weighted discrepancy; in the penalised phase only."""
         del variables
-        latents = params["latents"]
-        if self.analytic_mmd:
-            distance = penalties.mmd_to_normal(latents, self.bandwidth)
-        else:
-            distance = penalties.mmd(latents, jax.random.normal(key, latents.shape), self.bandwidth)
-        prior = 0.5 * jnp.square(latents).sum() / (self.num_members * state["count"])
-        return jnp.where(state["warm"] > 0, prior + self.penalty_weight * distance, 0.0)
+        return latent_penalty(params["latents"], state, key if not self.analytic_mmd else None, self.penalty_weight, self.bandwidth)
 
     def statistics(self, outputs, targets, params, state):
         del params, state
@@ -210,13 +204,8 @@ class _LatentFactors:
 
     def fit(self, points: Statistics, noise_variance, floor, is_first) -> latent_factor_em.Fit:
         common = {"iterations": self.iterations, "floor": floor}
-        if self.expand:
-            return latent_factor_em.fit_latents(points, noise_variance, expand=True, **common)
-        plain = latent_factor_em.fit_latents(points, noise_variance, expand=False, **common)
-        if not self.expand_first:
-            return plain
-        grown = latent_factor_em.fit_latents(points, noise_variance, expand=True, **common)
-        return jax.tree.map(lambda yes, no: jnp.where(is_first, yes, no), grown, plain)
+        fit = lambda expand: latent_factor_em.fit_latents(points, noise_variance, expand=expand, **common)  # noqa: E731
+        return expanded(fit, self.expand, self.expand_first, is_first)
 
     def predict(self, outputs, params, state, key) -> PredictiveMixture:
         del params
@@ -226,6 +215,20 @@ class _LatentFactors:
         variances = self.noise.variances(columns, state["noise"], noise_key, self.num_samples)
         extra = state["noise_variance"] if self.include_noise else 0.0
         return PredictiveMixture(mean[None] + jnp.concatenate([half, -half]), variances + extra)
+
+
+def latent_penalty(rows, state, key, weight: float, bandwidth: str | float):
+    """Prior of the free latents [rows, q] per design point and row, plus `weight` times their discrepancy; key None: the analytic one."""
+    normal = penalties.mmd_to_normal(rows, bandwidth) if key is None else penalties.mmd(rows, jax.random.normal(key, rows.shape), bandwidth)
+    prior = 0.5 * jnp.square(rows).sum() / (len(rows) * state["count"])
+    return jnp.where(state["warm"] > 0, prior + weight * normal, 0.0)
+
+
+def expanded(fit, always: bool, at_first: bool, is_first):
+    """`fit(expand)` with parameter expansion always, at the first update alone, or never."""
+    if always or not at_first:
+        return fit(always)
+    return jax.tree.map(lambda yes, no: jnp.where(is_first, yes, no), fit(True), fit(False))
 
 
 def check_options(latent_dim, e_step, update_every, inner_iterations, initialisation, init_steps, penalty_weight, num_samples) -> None:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from edd.distillers.base import Distiller, Prediction, check_sizes, ensemble_prediction, expect_members
-from edd.distillers.dlf import NOISE_FLOOR, check_options
+from edd.distillers.dlf import NOISE_FLOOR, check_options, expanded, latent_penalty
 from edd.distributions import latent_factor, latent_factor_matrix_em
 from edd.distributions.latent_factor import MatrixPosterior, Statistics
 from edd.losses import latent_factor as losses
@@ -158,12 +158,7 @@ class _MatrixFactors:
         """Minus the latents' log prior, per design point and value, plus the weighted discrepancy; in the penalised phase only."""
         del variables
         rows = params["latents"].reshape(-1, self.q)
-        if self.analytic_mmd:
-            distance = penalties.mmd_to_normal(rows, self.bandwidth)
-        else:
-            distance = penalties.mmd(rows, jax.random.normal(key, rows.shape), self.bandwidth)
-        prior = 0.5 * jnp.square(rows).sum() / (len(rows) * state["count"])
-        return jnp.where(state["warm"] > 0, prior + self.penalty_weight * distance, 0.0)
+        return latent_penalty(rows, state, key if not self.analytic_mmd else None, self.penalty_weight, self.bandwidth)
 
     def statistics(self, outputs, targets, params, state) -> Statistics:
         del params, state
@@ -209,13 +204,8 @@ class _MatrixFactors:
 
     def fit(self, statistics: Statistics, factor, noise_variance, floor, is_first) -> latent_factor_matrix_em.MatrixFit:
         common = {"iterations": self.iterations, "floor": floor}
-        if self.expand:
-            return latent_factor_matrix_em.matrix_fit_latents(statistics, factor, noise_variance, expand=True, **common)
-        plain = latent_factor_matrix_em.matrix_fit_latents(statistics, factor, noise_variance, expand=False, **common)
-        if not self.expand_first:
-            return plain
-        grown = latent_factor_matrix_em.matrix_fit_latents(statistics, factor, noise_variance, expand=True, **common)
-        return jax.tree.map(lambda yes, no: jnp.where(is_first, yes, no), grown, plain)
+        fit = lambda expand: latent_factor_matrix_em.matrix_fit_latents(statistics, factor, noise_variance, expand=expand, **common)  # noqa: E731
+        return expanded(fit, self.expand, self.expand_first, is_first)
 
     def predict(self, outputs, params, state, key) -> Prediction:
         latent_key, noise_key = jax.random.split(key)
