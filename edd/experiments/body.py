@@ -31,6 +31,32 @@ def check(settings: settings_lib.Settings) -> None:
             raise ValueError("with a body that is trained here, every encoder must name its architecture and no weights")
 
 
+def check_tokens(settings: settings_lib.Settings, data_dir: str | None = None) -> None:
+    """ValueError unless every encoder of the run knows the tokenizer's words and masks its padding.
+
+    A folder with another model's tokenizer would train without complaint, on the wrong words or on padding.
+    """
+    if settings.data.name not in text.TASKS:
+        return
+    made = _tokenizer(settings, data_dir)
+    words, padding = made.get_vocab_size(), text.special_ids(made)[0]
+    trainings = {"body": settings.body, "ensemble": settings.ensemble, **settings.baselines, **settings.students}
+    for name, model in ((name, each.training.model) for name, each in trainings.items() if each is not None):
+        if model.name not in (*ENCODERS, *LANGUAGE_MODELS):
+            continue
+        weights = model.options.get("weights")
+        shape = imports.architecture(weights) if weights else _sizes(model)
+        if words > shape.vocab_size:
+            raise ValueError(f"{name}: the tokenizer has {words} tokens, the encoder's table {shape.vocab_size}: use the body's tokenizer")
+        if padding != shape.pad_token_id:
+            raise ValueError(f"{name}: the tokenizer pads with {padding}, the encoder masks {shape.pad_token_id}: use the body's tokenizer")
+
+
+def _tokenizer(settings: settings_lib.Settings, data_dir: str | None):
+    options = {name: value for name, value in settings.data.options.items() if name in ("tokenizer", "vocab_size")}
+    return text.make_tokenizer(settings.data.name, data_dir=data_dir or settings.data.data_dir, **options)
+
+
 def _sizes(model: settings_lib.Model) -> imports.Architecture:
     return bert.sizes(model.options.get("architecture"))
 
@@ -48,13 +74,12 @@ def pretrain(
     """
     if settings.body is None:
         return settings
-    spec, folder, shape = settings.body, workdir / STAGE, _sizes(settings.body.training.model)
+    process = jax.process_index()  # each writes its own: none reads a file that another is writing
+    spec, folder, shape = settings.body, workdir / (f"{STAGE}-process{process}" if process else STAGE), _sizes(settings.body.training.model)
     training = dataclasses.replace(spec.training, on_nonfinite="stop")
     special = tuple(range(len(text.SPECIAL)))
     if not settings.smoke:
-        known = ("tokenizer", "vocab_size")
-        options = {name: value for name, value in settings.data.options.items() if name in known}
-        tokenizer = text.make_tokenizer(settings.data.name, data_dir=data_dir or settings.data.data_dir, **options)
+        tokenizer = _tokenizer(settings, data_dir)
         special = text.special_ids(tokenizer)
     masked = text.mask_tokens(
         sets.train.inputs,
@@ -68,10 +93,9 @@ def pretrain(
     model = distiller.student(build.backbone(training.model))
     common = {"num_replicas": 1, "seed": settings.seed, "workdir": workdir, "progress": progress}
     trained = stages.fit(STAGE, training, model, distiller, masked._asdict(), augment.preprocess(sets.info), **common)
-    if jax.process_index() == 0:
-        imports.save(folder, jax.tree.map(lambda leaf: leaf[0], trained.variables["params"]["encoder"]), shape)
-        if not settings.smoke:
-            tokenizer.save(str(folder / "tokenizer.json"))
+    imports.save(folder, jax.tree.map(lambda leaf: leaf[0], trained.variables["params"]["encoder"]), shape)
+    if not settings.smoke:
+        tokenizer.save(str(folder / "tokenizer.json"))
     return _on(settings, str(folder))
 
 

@@ -40,6 +40,8 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check_shapes(settings)
     sets = build.data(settings, data_dir)
     check_sizes(settings, sets)
+    if not settings.smoke:  # whose inputs are made up
+        body.check_tokens(settings, data_dir)
     first = () if settings.body is None else (body.STAGE,)
     stage_names = (*first, stages.TEACHER, *settings.baselines, *settings.students, EVALUATION)
     seeds = {"run": settings.seed, **{name: stages.stage_seed(settings.seed, name) for name in stage_names}}
@@ -186,7 +188,8 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
         for position, seed in enumerate(trained.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
             rows.append(Row(name, int(seed), mine, one, group=group))
-    costs = predict.costs(functions, inputs["test"][: min(1000, len(inputs["test"]))], repeats=1 if settings.smoke else 7)
+    timed = inputs["test"][: settings.evaluation.timed_examples]
+    costs = predict.costs(functions, timed, repeats=1 if settings.smoke else 7) if len(timed) else {}
     sizes = {"Single": size, "Ensemble": size * len(teacher.alive), "Proxy Dirichlet": size * len(teacher.alive)}
     return [
         row._replace(

@@ -194,6 +194,7 @@ class Evaluation:
       batch_size: inputs per prediction batch; memory is bounded by it.
       num_bins: calibration bins.
       num_resamples: bootstrap resamples; 0 leaves the intervals out.
+      timed_examples: test examples whose prediction is timed, at most; 0 leaves the timing out.
       heat_map: half-width of the square of inputs drawn as uncertainty maps (2-D data only); 0 for none.
       heat_map_points: points per side of that square.
       reference: the paper's numbers, row -> {metric: value}, printed beside ours.
@@ -202,6 +203,7 @@ class Evaluation:
     batch_size: int = 500
     num_bins: int = 15
     num_resamples: int = 200
+    timed_examples: int = 1000
     heat_map: float = 0.0
     heat_map_points: int = 200
     reference: dict = dataclasses.field(default_factory=dict)
@@ -210,6 +212,7 @@ class Evaluation:
         _check(self.batch_size >= 1, "evaluation.batch_size", self.batch_size, "at least 1")
         _check(self.num_bins >= 1, "evaluation.num_bins", self.num_bins, "at least 1")
         _check(self.num_resamples >= 0, "evaluation.num_resamples", self.num_resamples, ">= 0")
+        _check(self.timed_examples >= 0, "evaluation.timed_examples", self.timed_examples, ">= 0")
         _check(self.heat_map >= 0, "evaluation.heat_map", self.heat_map, ">= 0")
         _check(self.heat_map_points >= 2, "evaluation.heat_map_points", self.heat_map_points, "at least 2")
 

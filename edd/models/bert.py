@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from edd.models.base import OUTPUT_LAYER, Model, Outputs
 from edd.models.imports import bert as imports
 from edd.models.imports.bert import Architecture
-from edd.models.layers import linen, lora
+from edd.models.layers import batch_ensemble, linen, lora
 from edd.models.layers.dropout import dropout as drop
 from edd.typing import Array
 
@@ -28,10 +28,8 @@ class Layer(nn.Module):
     """One post-norm transformer layer; its adapters sit on query and value."""
 
     architecture: Architecture
-    rank: int
-    alpha: float
+    adapters: dict
     dropout: float
-    adapter_dropout: float
     index: int
 
     @nn.compact
@@ -40,17 +38,18 @@ class Layer(nn.Module):
         width, heads = config.hidden_size, config.num_attention_heads
         init = nn.initializers.truncated_normal(0.02)
 
-        def dense(features, name, rank=0, draw=0):
-            layer = lora.LoRADense(features, rank, self.alpha, self.adapter_dropout, init, name=name)
-            return lambda inputs: layer(inputs, train=train, keys=keys, layer=first + draw)
+        def dense(features, name, draw=None):
+            adapters = {} if draw is None else self.adapters
+            layer = lora.LoRADense(features, kernel_init=init, name=name, **adapters)
+            return lambda inputs: layer(inputs, train=train, keys=keys, layer=first + (draw or 0))
 
         def normed(inputs, name):
             return nn.LayerNorm(epsilon=config.layer_norm_eps, name=name)(inputs)
 
         split = lambda y: y.reshape(*y.shape[:-1], heads, width // heads)  # noqa: E731
-        query = split(dense(width, "query", self.rank, 0)(x))
+        query = split(dense(width, "query", 0)(x))
         key = split(dense(width, "key")(x))
-        value = split(dense(width, "value", self.rank, 1)(x))
+        value = split(dense(width, "value", 1)(x))
         scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(width / heads).astype(x.dtype)
         weights = jax.nn.softmax(jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min))
         mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, value).reshape(x.shape)
@@ -71,13 +70,11 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Token ids and types [B, L] to `Encoded`."""
+    """Token ids and types [B, L] to `Encoded`; `adapters` are the options of `lora.LoRADense`."""
 
     architecture: Architecture
-    rank: int = 0
-    alpha: float = 16.0
+    adapters: dict = dataclasses.field(default_factory=dict)
     dropout: float = 0.0
-    adapter_dropout: float = 0.0
     pooler: bool = False
 
     @nn.compact
@@ -95,8 +92,8 @@ class Encoder(nn.Module):
         x = nn.LayerNorm(epsilon=config.layer_norm_eps, name="embeddings_norm")(sum(parts))
         x = drop(keys, x, self.dropout, 0, train=train)
         for index in range(config.num_hidden_layers):
-            options = (self.rank, self.alpha, self.dropout, self.adapter_dropout, index)
-            x = Layer(config, *options, name=f"layer_{index}")(x, mask, train=train, keys=keys)
+            layer = Layer(config, self.adapters, self.dropout, index, name=f"layer_{index}")
+            x = layer(x, mask, train=train, keys=keys)
         pooled = None
         if self.pooler:
             pooled = jnp.tanh(lora.LoRADense(config.hidden_size, kernel_init=init, name="pooler")(x[:, 0]))
@@ -109,9 +106,12 @@ class Classifier(nn.Module):
     num_classes: int
     encoder: Encoder
     pooling: str
+    members: tuple[int, str]
 
     @nn.compact
     def __call__(self, ids, types, *, train: bool, keys) -> Outputs:
+        ids, types = (batch_ensemble.tile(each, self.members[0]) for each in (ids, types))
+        keys = None if keys is None else batch_ensemble.tile(keys, self.members[0])
         found = self.encoder(ids, types, train=train, keys=keys)
         if self.pooling == "pooler":
             pooled = found.pooled
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
         else:
             weights = found.mask.astype(found.hidden.dtype)[..., None]
             pooled = (found.hidden * weights).sum(1) / jnp.maximum(weights.sum(1), 1.0)
-        return linen.head(pooled, self.num_classes)
+        return linen.head(pooled, self.num_classes, *self.members)
 
 
 class MaskedTokens(nn.Module):
@@ -147,6 +147,8 @@ def make(
     adapter_dropout: float = 0.0,
     dropout: float = 0.0,
     train_body: bool = False,
+    num_members: int = 0,
+    factor_init: str = "signs",
     axis_name: str | None = None,
 ) -> Model:
     """A sentence classifier on a BERT or RoBERTa encoder with low-rank adapters on query and value.
@@ -167,6 +169,9 @@ def make(
       adapter_dropout: on the adapters' inputs, in [0, 1).
       dropout: after the embeddings and both parts of each layer, in [0, 1).
       train_body: train the body too.
+      num_members: M: adapters and output layer are a BatchEnsemble's (`layers.batch_ensemble`) on one body, `num_classes` counts the
+        outputs of all members together, dropout is the same for all; 0: a plain network.
+      factor_init: of the members' factors: "signs", "normal" or "ones".
       axis_name: accepted for uniformity.
 
     Returns:
@@ -194,16 +199,26 @@ def make(
     linen.fraction("adapter_dropout", adapter_dropout)
     if pooling not in POOLING:
         raise ValueError(f"pooling must be one of {', '.join(POOLING)}, got {pooling!r}")
+    batch_ensemble.check(num_classes, num_members, factor_init)
     pooler = pooling == "pooler"
     whole = imports.architecture(weights) if weights else sizes(architecture)
     shape = _first_layers(whole, num_hidden_layers)
-    module = Classifier(num_classes, Encoder(shape, rank, alpha, dropout, adapter_dropout, pooler), pooling)
     if weights:
         loaded = imports.load(weights, pooler=pooler)
         body = {name: value for name, value in loaded.items() if name not in _later_layers(whole, shape)}
     else:
         body = _random_body(shape, pooler)
-    return _as_model(module, shape, {"encoder": body}, train_body)
+
+    def network(outputs: int, members: int) -> Model:
+        adapters = {"rank": rank, "alpha": alpha, "dropout": adapter_dropout, "num_members": members, "factor_init": factor_init}
+        module = Classifier(outputs, Encoder(shape, adapters, dropout, pooler), pooling, (members, factor_init))
+        return _as_model(module, shape, {"encoder": body}, train_body)
+
+    model = network(num_classes, num_members)
+    if not num_members:
+        return model
+    plain = network(num_classes // num_members, 0)
+    return model._replace(merge=lambda variables, averaging: (plain, batch_ensemble.merged(variables, averaging)))
 
 
 def make_language_model(

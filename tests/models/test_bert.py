@@ -149,7 +149,7 @@ def test_an_adapted_network_starts_as_its_body():
     variables = adapted.init(jax.random.key(3), x)
     head = {"params": {"output": variables["params"]["output"]}}
     np.testing.assert_array_equal(apply(adapted, variables, x).logits, apply(plain, head, x).logits)
-    assert float(jnp.abs(variables["params"]["encoder"]["layer_0"]["query"]["lora_a"]).max()) > 0
+    assert float(jnp.abs(variables["params"]["encoder"]["layer_0"]["query"]["lora_a"]["kernel"]).max()) > 0
 
 
 def test_merged_adapters_compute_the_same():

@@ -14,7 +14,7 @@ FACTOR_INITS = {
 
 
 class BatchEnsembleDense(nn.Module):
-    """y[b, m] = ((x[b, m] o r[m]) W) o s[m] + bias[m] for inputs [B, M, d]; parameters kernel, r, s, bias.
+    """y[b, m] = ((x[b, m] o r[m]) W) o s[m] + bias[m] for inputs [B, M, ..., d]; parameters kernel, r, s, bias.
 
     References:
       Wen, Tran & Ba 2020, equation 5.
@@ -32,8 +32,9 @@ class BatchEnsembleDense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         r = self.param("r", init, (self.num_members, x.shape[-1]))
         s = self.param("s", init, (self.num_members, self.features))
-        y = ((x * r[None]) @ kernel) * s[None]
-        return y + self.param("bias", nn.initializers.zeros, (self.num_members, self.features))[None] if self.use_bias else y
+        each = lambda rows: rows.reshape(1, self.num_members, *[1] * (x.ndim - 3), -1)  # noqa: E731
+        y = ((x * each(r)) @ kernel) * each(s)
+        return y + each(self.param("bias", nn.initializers.zeros, (self.num_members, self.features))) if self.use_bias else y
 
 
 class BatchEnsembleConv(nn.Module):
@@ -69,11 +70,11 @@ class BatchEnsembleConv(nn.Module):
 
 
 def dense(features: int, num_members: int = 0, factor_init: str = "signs", *, use_bias: bool = True, name: str | None = None, **options):
-    """A dense layer over rows [B, d], or with members over rows [B * M, d], the member fastest."""
+    """A dense layer over rows [B, ..., d], or with members over rows [B * M, ..., d], the member fastest."""
     if not num_members:
         return nn.Dense(features, use_bias=use_bias, name=name, **options)
     layer = BatchEnsembleDense(features, num_members, factor_init, use_bias, options["kernel_init"], name=name)
-    return lambda x: layer(x.reshape(-1, num_members, x.shape[-1])).reshape(x.shape[0], features)
+    return lambda x: layer(x.reshape(-1, num_members, *x.shape[1:])).reshape(*x.shape[:-1], features)
 
 
 def conv(features: int, kernel: int, strides: int, num_members: int = 0, factor_init: str = "signs", *, name: str | None = None, **options):

@@ -2,17 +2,18 @@
 
 import flax.linen as nn
 
+from edd.models.layers import batch_ensemble
 from edd.models.layers.dropout import dropout
 from edd.typing import Array, PyTree
 
-ADAPTER = "lora_"  # what the names of an adapter's leaves start with
+ADAPTER = "lora_"  # what the names of an adapter's two layers start with
 
 
 class LoRADense(nn.Module):
     """y = x W + b + (alpha / rank) x A B, with A [inputs, rank] and B [rank, features].
 
     B starts at zero, so that the layer starts as the plain one; A starts from a normal of variance 1 / inputs. Rank 0 is the plain
-    layer. Dropout acts on the adapter's inputs alone.
+    layer. Dropout acts on the adapter's inputs alone. With members A and B are a BatchEnsemble's layers, W is everybody's.
 
     Attributes:
       features: outputs.
@@ -20,9 +21,11 @@ class LoRADense(nn.Module):
       alpha: the adapter's scale times its rank.
       dropout: rate in [0, 1).
       kernel_init: of W.
+      num_members: M of a BatchEnsemble, over rows [B * M, ..., inputs], the member fastest; 0: none.
+      factor_init: of the members' factors.
 
     References:
-      Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+      Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1; Wen, Tran & Ba 2020, equation 5 (members).
     """
 
     features: int
@@ -30,6 +33,8 @@ class LoRADense(nn.Module):
     alpha: float = 16.0
     dropout: float = 0.0
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    num_members: int = 0
+    factor_init: str = "signs"
 
     @nn.compact
     def __call__(self, x, *, train: bool = False, keys=None, layer: int = 0):
@@ -38,23 +43,28 @@ class LoRADense(nn.Module):
         y = x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,))
         if not self.rank:
             return y
-        a = self.param(ADAPTER + "a", nn.initializers.lecun_normal(), (x.shape[-1], self.rank))
-        b = self.param(ADAPTER + "b", nn.initializers.zeros, (self.rank, self.features))
-        return y + (self.alpha / self.rank) * (dropout(keys, x, self.dropout, layer, train=train) @ a @ b)
+        parts = (("a", self.rank, nn.initializers.lecun_normal()), ("b", self.features, nn.initializers.zeros))
+        x = dropout(keys, x, self.dropout, layer, train=train)
+        for name, features, init in parts:
+            options = {"use_bias": False, "kernel_init": init, "name": ADAPTER + name}
+            x = batch_ensemble.dense(features, self.num_members, self.factor_init, **options)(x)
+        return y + (self.alpha / self.rank) * x
 
 
 def merge(layer: dict, alpha: float) -> dict:
     """The plain layer {"kernel", "bias"} that computes the same: W + (alpha / rank) A B; a layer without adapter is returned as it is.
 
+    Of a BatchEnsemble's adapter the members must have been merged (`batch_ensemble.merged`).
+
     Examples:
       >>> import jax.numpy as jnp
-      >>> layer = {"kernel": jnp.zeros((1, 1)), "bias": jnp.zeros(1), "lora_a": jnp.ones((1, 2)), "lora_b": jnp.ones((2, 1))}
-      >>> merge(layer, 4.0)["kernel"].tolist()
+      >>> adapter = {"lora_a": {"kernel": jnp.ones((1, 2))}, "lora_b": {"kernel": jnp.ones((2, 1))}}
+      >>> merge({"kernel": jnp.zeros((1, 1)), "bias": jnp.zeros(1), **adapter}, 4.0)["kernel"].tolist()
       [[4.0]]
     """
     if ADAPTER + "a" not in layer:
         return layer
-    a, b = layer[ADAPTER + "a"], layer[ADAPTER + "b"]
+    a, b = (layer[ADAPTER + name]["kernel"] for name in "ab")
     return {"kernel": layer["kernel"] + (alpha / a.shape[1]) * (a @ b), "bias": layer["bias"]}
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edd.models import batch_ensemble_mlp, cnn, mlp, wide_resnet
+from edd.models import batch_ensemble_mlp, bert, cnn, mlp, wide_resnet
 from edd.models.layers import batch_ensemble
 
 M, K = 3, 2
@@ -13,7 +13,28 @@ NETWORKS = {
     "cnn": (cnn.make, {"channels": (4, 5), "hidden": 6, "batch_norm": True}, (8, 8, 1)),
     "cnn_bias": (cnn.make, {"channels": (4, 5), "hidden": 6}, (8, 8, 1)),
     "wide_resnet": (wide_resnet.make, {"depth": 10, "widen": 1}, (8, 8, 3)),
+    "bert": (
+        bert.make,
+        {
+            "rank": 2,
+            "architecture": {"vocab_size": 30, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16},
+        },
+        (7, 2),
+    ),
 }
+
+
+def example(name, shape):
+    if name == "bert":
+        return jax.random.randint(jax.random.key(0), (4, *shape), 0, 2).at[..., 0].add(1 + jnp.arange(7)[None])
+    return jax.random.normal(jax.random.key(0), (4, *shape))
+
+
+def initialised(model, inputs):
+    """Variables with adapters that do something: their second matrix starts at zero."""
+    variables = model.init(jax.random.key(1), inputs)
+    shift = lambda path, leaf: leaf + (jax.random.normal(jax.random.key(2), leaf.shape) if path[-2].key == "lora_b" else 0)  # noqa: E731
+    return {**variables, "params": jax.tree_util.tree_map_with_path(shift, variables["params"])}
 
 
 def one_member(tree, member):
@@ -30,8 +51,8 @@ def one_member(tree, member):
 def test_each_member_is_a_plain_network(name):
     make, options, shape = NETWORKS[name]
     model, plain = make(M * K, num_members=M, factor_init="normal", **options), make(K, **options)
-    inputs = jax.random.normal(jax.random.key(0), (4, *shape))
-    variables = model.init(jax.random.key(1), inputs)
+    inputs = example(name, shape)
+    variables = initialised(model, inputs)
     outputs, _ = model.apply(variables, inputs, train=False, rngs=None)
     assert outputs.logits.shape == (4, M * K)
     shapes = jax.tree.map(jnp.shape, plain.init(jax.random.key(0), inputs))
@@ -46,7 +67,7 @@ def test_each_member_is_a_plain_network(name):
 def test_equal_members_merge_into_their_network(name):
     make, options, shape = NETWORKS[name]
     model = make(M * K, num_members=M, factor_init="ones", **options)
-    inputs = jax.random.normal(jax.random.key(0), (4, *shape))
+    inputs = example(name, shape)
     variables = model.init(jax.random.key(1), inputs)
     before = model.apply(variables, inputs, train=False, rngs=None)[0].logits.reshape(4, M, K)
     for averaging in ("mask", "factors"):

@@ -16,8 +16,9 @@ def layer(rank=2, alpha=5.0, **options):
 
 def test_output_is_the_formula():
     module, params, x = layer()
-    params = {**params, "bias": params["bias"] + 1.0, "lora_b": jnp.asarray(np.random.default_rng(1).normal(size=(2, 4)), jnp.float32)}
-    expected = np.asarray(x) @ params["kernel"] + 1.0 + 5.0 / 2 * np.asarray(x) @ params["lora_a"] @ params["lora_b"]
+    b = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4)), jnp.float32)
+    params = {**params, "bias": params["bias"] + 1.0, "lora_b": {"kernel": b}}
+    expected = np.asarray(x) @ params["kernel"] + 1.0 + 5.0 / 2 * np.asarray(x) @ params["lora_a"]["kernel"] @ params["lora_b"]["kernel"]
     np.testing.assert_allclose(module.apply({"params": params}, x), expected, atol=1e-5)
     merged = lora.merge(params, 5.0)
     np.testing.assert_allclose(x @ merged["kernel"] + merged["bias"][None], expected, atol=1e-5)
@@ -25,7 +26,7 @@ def test_output_is_the_formula():
 
 def test_only_b_starts_at_zero():
     _, params, _ = layer()
-    assert not params["lora_b"].any() and params["lora_a"].all()
+    assert not params["lora_b"]["kernel"].any() and params["lora_a"]["kernel"].all()
 
 
 def test_rank_zero_is_a_plain_layer():
@@ -40,7 +41,7 @@ def test_dropout_acts_on_the_adapter_alone():
     np.testing.assert_allclose(
         module.apply({"params": params}, x, train=True, keys=keys), module.apply({"params": params}, x), atol=1e-6
     )  # B is zero
-    params = {**params, "lora_b": jnp.ones((2, 4))}
+    params = {**params, "lora_b": {"kernel": jnp.ones((2, 4))}}
     assert not np.allclose(module.apply({"params": params}, x, train=True, keys=keys), module.apply({"params": params}, x), atol=1e-3)
 
 
