@@ -36,7 +36,7 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 def merge(runs: list[dict]) -> dict:
     """One results dict from runs of the same study over other sets, splits or values; errors as `page.merge`."""
     key = lambda part: (part["set"], part["split"], part["group"], part["value"])  # noqa: E731
-    return page.merge(runs, SCHEMA, key, same=lambda run: run["settings"]["study"])
+    return page.merge(runs, SCHEMA, key, ("base.data.sets", "base.data.splits", "variants"))
 
 
 def curves(parts: list[dict], metric: str) -> Iterator[tuple[str, str, str, list, list]]:

@@ -264,7 +264,8 @@ def report_fidelity(
     shapes = {"input_shape": student.info.input_shape, "dtype": student.info.dtype, "num_classes": num_classes}
     logits = check_test(sets, labels, kind=kind, **shapes)
     rows = distillation.teacher_rows(logits, 500, range(len(logits["test"])))
-    size = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params)))
+    variables, params = jax.tree.map(lambda leaf: leaf[0], (student.trained.variables, student.trained.params))
+    size = predict.num_parameters(variables, params) + predict.shared_parameters(student.trained.model, variables)
     function = predict.first_replica_function(student.trained, augment.preprocess(student.info), jax.random.key(0))
     time = predict.costs({STUDENT: function}, sources.arrays(inputs).inputs[:1000])[STUDENT]
     for position, number in enumerate(student.trained.seeds):

@@ -170,27 +170,29 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
     logits = {name: predict.stream(member_logits, values, batch_size, 1) for name, values in inputs.items()}
     rows = teacher_rows(logits, batch_size, teacher.seeds)
     one_member = jax.tree.map(lambda leaf: leaf[0], teacher.variables)
-    size = predict.num_parameters(one_member)
+    size, body = predict.num_parameters(one_member), predict.shared_parameters(teacher.model, one_member)
     functions = {
         "Single": predict.first_replica_function(teacher, preprocess, key),
         "Ensemble": predict.member_logits_function(teacher.model, teacher.variables, preprocess, ensemble_prediction),
     }
     for name, trained in others.items():
         functions[name] = row_function(name, trained, preprocess, key, settings)
-        one = predict.num_parameters(*jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params)))
+        variables, params = jax.tree.map(lambda leaf: leaf[0], (trained.variables, trained.params))
+        one, shared = predict.num_parameters(variables, params), predict.shared_parameters(trained.model, variables)
         if name in settings.baselines:
             whole = {each: predict.stream(functions[name], values, batch_size, 0) for each, values in inputs.items()}
-            rows.append(Row(name, 0, whole, one * len(trained.alive), group="baseline"))
+            rows.append(Row(name, 0, whole, one * len(trained.alive) + shared, group="baseline"))
             continue
         function = predict.replica_function(trained, preprocess, key)
         found = {each: predict.stream(function, values, batch_size, 1) for each, values in inputs.items()}
         group = "baseline" if trained.distiller.targets is None else "student"
         for position, seed in enumerate(trained.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
-            rows.append(Row(name, int(seed), mine, one, group=group))
+            rows.append(Row(name, int(seed), mine, one + shared, group=group))
     timed = inputs["test"][: settings.evaluation.timed_examples]
     costs = predict.costs(functions, timed, repeats=1 if settings.smoke else 7) if len(timed) else {}
-    sizes = {"Single": size, "Ensemble": size * len(teacher.alive), "Proxy Dirichlet": size * len(teacher.alive)}
+    whole = size * len(teacher.alive) + body
+    sizes = {"Single": size + body, "Ensemble": whole, "Proxy Dirichlet": whole}
     return [
         row._replace(
             parameters=sizes.get(row.name, row.parameters),

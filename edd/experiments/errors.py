@@ -29,7 +29,8 @@ def tell(run: Callable[[], None], *, show_traceback: bool = False) -> None:
     try:
         run()
     except Exception as error:
-        expected = isinstance(error, EXPECTED) and not show_traceback
+        missing = isinstance(error, ImportError) and "pip install" in str(error)  # ours, which say what to install
+        expected = (isinstance(error, EXPECTED) or missing) and not show_traceback
         if not expected:
             traceback.print_exc()
         print(f"error: {error}" if expected else f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -33,7 +33,7 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 
 def merge(runs: list[dict]) -> dict:
     """One results dict from runs at other separations; errors as `page.merge`."""
-    return page.merge(runs, SCHEMA, lambda part: (part["separation"], part["repeat"]))
+    return page.merge(runs, SCHEMA, lambda part: (part["separation"], part["repeat"]), ("separations", "repeats", "seed"))
 
 
 def curves(found: dict, metric: str) -> dict[str, tuple[list, list]]:

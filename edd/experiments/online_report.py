@@ -12,6 +12,7 @@ CONVENTIONS = {
     "Teachers, weighted anew": "each teacher weighted by the likelihood of the labels; in effect 1 / sum of squared weights are left",
     "Ensemble, trained anew": "the teachers' program on the old rows and the new ones together: what an update saves",
     "labels": "of rows that neither teachers nor student has seen, in one random order",
+    "seconds": "of an update without compilation; of training anew with it, as whoever trains anew must",
     "units": regression_report.CONVENTIONS["units"],
     "±": regression_report.CONVENTIONS["±"],
 }
@@ -26,7 +27,7 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 
 def merge(runs: list[dict]) -> dict:
     """One results dict from runs over other sets or splits; errors as `page.merge`."""
-    return page.merge(runs, SCHEMA, lambda part: (part["set"], part["split"]))
+    return page.merge(runs, SCHEMA, lambda part: (part["set"], part["split"]), ("data.sets", "data.splits"))
 
 
 def curves(found: dict, metric: str) -> dict[str, dict[str, dict[int, dict]]]:

@@ -9,30 +9,46 @@ from edd.experiments import html, results
 from edd.experiments.tables import Table
 
 
-def merge(runs: list[dict], schema: str, key: Callable[[dict], tuple], same: Callable[[dict], object] = lambda run: None) -> dict:
+def merge(runs: list[dict], schema: str, key: Callable[[dict], tuple], varying: tuple[str, ...] = ()) -> dict:
     """One results dict with the parts of all runs.
 
     Args:
       runs: results dicts.
       schema: what all of them must have.
       key: part -> what may be there only once.
-      same: run -> what must be equal in all.
+      varying: settings, by their dotted names, in which the runs may differ; besides them only the name and the data's folder.
 
     Raises:
-      ValueError: no run, another schema or `same`, or one part twice.
+      ValueError: no run, another schema, other settings, or one part twice.
     """
     if not runs:
         raise ValueError("there must be at least one run to merge")
     parts, seen = [], set()
     for index, each in enumerate(runs):
-        if each.get("schema") != schema or same(each) != same(runs[0]):
-            raise ValueError(f"run {index} has schema {each.get('schema')!r} or is another study: only runs of one study merge")
+        if each.get("schema") != schema:
+            raise ValueError(f"run {index} has schema {each.get('schema')!r}, expected {schema!r}: only runs of one study merge")
+        other = differing(runs[0]["settings"], each["settings"], varying)
+        if other:
+            raise ValueError(f"run {index} has another {other[0]} than run 0: only runs of one study merge")
         for part in each["parts"]:
             if key(part) in seen:
                 raise ValueError(f"run {index} repeats {key(part)}: each may count once")
             seen.add(key(part))
             parts.append(part)
     return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts}
+
+
+def differing(first: dict, second: dict, varying: tuple[str, ...]) -> list[str]:
+    """Dotted names of the settings that differ, without those in `varying` and below, run names and data folders.
+
+    Examples:
+      >>> differing({"data": {"splits": [0]}, "seed": 0}, {"data": {"splits": [1]}, "seed": 1}, ("data.splits",))
+      ['seed']
+    """
+    one, other = (results.plain(results.flatten(each)) for each in (first, second))
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    may_differ = lambda name: name == "name" or name.endswith("data_dir") or f"{name}.".startswith(tuple(f"{each}." for each in varying))  # noqa: E731
+    return [name for name in names if not may_differ(name)]
 
 
 def write(

@@ -141,6 +141,13 @@ def costs(functions: dict[str, Callable], inputs: np.ndarray, repeats: int = 7) 
     return {name: float(np.median(values)) * 1e6 / len(inputs) for name, values in samples.items()}
 
 
+def shared_parameters(model: Model, variables: PyTree) -> int:
+    """Numbers that the network reads and all networks of one kind have in common (a frozen body): those it does not hold itself."""
+    own = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables["params"])}
+    leaves = jax.tree_util.tree_leaves_with_path(model.shared)
+    return sum(int(np.prod(leaf.shape)) for path, leaf in leaves if jax.tree_util.keystr(path) not in own)
+
+
 def num_parameters(variables: PyTree, params: PyTree = ()) -> int:
     """Trained numbers of one network (running statistics are not counted); leaves without a replica axis."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves((variables["params"], params)))

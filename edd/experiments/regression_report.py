@@ -35,24 +35,9 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict, 
 
 
 def merge(runs: list[dict]) -> dict:
-    """One results dict from runs over other sets or splits.
-
-    Raises:
-      ValueError: no run, another schema, or one set and split in two runs.
-    """
-    if not runs:
-        raise ValueError("there must be at least one run to merge")
-    parts, seen = [], set()
-    for index, each in enumerate(runs):
-        if each.get("schema") != SCHEMA:
-            raise ValueError(f"run {index} has schema {each.get('schema')!r}, expected {SCHEMA!r}: only studies of one kind merge")
-        for part in each["parts"]:
-            key = (part["set"], part["split"])
-            if key in seen:
-                raise ValueError(f"run {index} repeats split {key[1]} of {key[0]!r}: each split may count once")
-            seen.add(key)
-            parts.append(part)
-    return {**runs[0], "run": {f"run {index}": each["run"] for index, each in enumerate(runs)}, "parts": parts, "summary": summarise(parts)}
+    """One results dict from runs over other sets or splits; errors as `page.merge`."""
+    merged = page.merge(runs, SCHEMA, lambda part: (part["set"], part["split"]), ("data.sets", "data.splits"))
+    return merged | {"summary": summarise(merged["parts"])}
 
 
 def summarise(parts: list[dict]) -> dict:

@@ -24,7 +24,7 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 
 def merge(runs: list[dict]) -> dict:
     """One results dict from runs over other bodies; errors as `page.merge`."""
-    return page.merge(runs, SCHEMA, lambda part: (part["row"],))
+    return page.merge(runs, SCHEMA, lambda part: (part["row"],), ("base.students",))
 
 
 def tables(found: dict) -> list[Table]:

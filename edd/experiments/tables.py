@@ -247,7 +247,10 @@ def cost_table(results: dict) -> Table | None:
         Column("times smaller", ("times_smaller",), decimals=1, source="costs"),
     ]
     return build(
-        "Costs", results, columns, note="Times cheaper: the ensemble's time over the row's; times smaller: the same for parameters."
+        "Costs",
+        results,
+        columns,
+        note="Times cheaper: the ensemble's time over the row's; times smaller: parameters (a shared body once).",
     )
 
 

@@ -41,8 +41,9 @@ def test_the_study_runs_and_its_members_stand_on_the_body_it_made(tmp_path):
     sizes = {row["name"]: row["costs"]["parameters"] for row in results["rows"]}
     encoder = imports.load(tmp_path / "body")
     whole = sum(leaf.size for leaf in jax.tree.leaves(encoder))
-    assert sizes["Ensemble"] == 2 * sizes["Single"] < whole / 4
-    assert sizes["proxy_reverse_one_step"] == sizes["proxy_reverse"] + whole  # the student has the smoke body's only layer
+    adapters = sizes["Single"] - whole  # of one member; the body is everybody's
+    assert sizes["Ensemble"] == 2 * adapters + whole and 0 < adapters < whole / 4
+    assert sizes["proxy_reverse_one_step"] == sizes["proxy_reverse"] == sizes["Single"]  # the student has the smoke body's only layer
     random = bert.make(2, architecture=build.TINY_BERT).shared["encoder"]
     assert not np.array_equal(random["word_embeddings"], encoder["word_embeddings"])
 
@@ -55,10 +56,29 @@ def test_without_a_body_the_settings_stay():
 def test_every_encoder_moves_onto_the_body():
     moved = body._on(parsed("one_step"), "folder")
     trainings = [moved.ensemble.training, *(each.training for table in (moved.baselines, moved.students) for each in table.values())]
-    assert len(trainings) >= 12
+    assert len(trainings) == 10
     for training in trainings:
         assert training.model.options["weights"] == "folder" and "architecture" not in training.model.options
         assert training.model.options["rank"] == 8
+
+
+def test_encoders_must_know_the_tokenizers_words_and_padding(tmp_path):
+    pytest.importorskip("tokenizers", reason="needs the package tokenizers")
+    (tmp_path / "text").mkdir()
+    lines = [f"{i % 2}\tcat number {i} sat on the mat\tthe dog number {i} did not sit\n" for i in range(30)]
+    (tmp_path / "text" / "rte_train.tsv").write_text("".join(lines))
+    fits = config("")
+    body.check_tokens(settings.from_dict(settings.Settings, fits), str(tmp_path))
+    for change, message in (
+        ({"pad_token_id": 1}, "DLF: the tokenizer pads with 0, the encoder masks 1"),
+        ({"vocab_size": 5}, "DLF: .* table 5"),
+    ):
+        wrong = config("")
+        options = wrong["students"]["DLF"]["training"]["model"]["options"]
+        options["architecture"] = {**options["architecture"], **change}
+        with pytest.raises(ValueError, match=message):
+            body.check_tokens(settings.from_dict(settings.Settings, wrong), str(tmp_path))
+    body.check_tokens(settings.from_dict(settings.Settings, {**fits, "data": {"name": "digits"}}), str(tmp_path))  # not a text
 
 
 @pytest.mark.parametrize(

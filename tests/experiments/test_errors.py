@@ -26,6 +26,8 @@ errors.tell(run, show_traceback={show})
         ("ValueError('wrong value')", False, "error: wrong value", False),
         ("FloatingPointError('replica 2 at step 7')", False, "error: replica 2 at step 7", False),
         ("ValueError('wrong value')", True, "ValueError: wrong value", True),
+        ("ImportError('text needs tokenizers: pip install it')", False, "error: text needs tokenizers: pip install it", False),
+        ("ImportError('no module')", False, "ImportError: no module", True),
         ("RuntimeError('a bug')", False, "RuntimeError: a bug", True),
     ],
 )

@@ -76,8 +76,19 @@ def test_merging_splits_and_what_the_report_says(tmp_path):
         "a: of the way from a single network's CRPS 2 to the teachers' 1 go: DLF 80 %.",
         "a: DLF has collapsed: it keeps 1.0 % of its teachers' variance.",
     ]
-    with pytest.raises(ValueError, match="run 1 repeats split 0 of 'a'"):
+    with pytest.raises(ValueError, match=r"run 1 repeats \('a', 0\)"):
         regression_report.merge([first, first])
+    for other, differs in (
+        ({"name": "y", "data": {"splits": [1]}}, None),
+        ({"seed": 1}, "seed"),
+        ({"ensemble": {"num_members": 3}}, "num_members"),
+    ):
+        other = {**second, "settings": other}
+        if differs is None:
+            assert len(regression_report.merge([first, other])["parts"]) == 2
+        else:
+            with pytest.raises(ValueError, match=f"run 1 has another .*{differs}"):
+                regression_report.merge([first, other])
     with pytest.raises(ValueError, match="run 0 has schema 'edd.results/1'"):
         regression_report.merge([{**first, "schema": "edd.results/1"}])
     assert json.loads((tmp_path / "0" / "results.json").read_text())["schema"] == regression_report.SCHEMA
