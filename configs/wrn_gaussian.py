@@ -96,6 +96,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "students": {
                 "DLF": student("dlf", latent_dim=LATENT_DIM, update_every=800),  # two epochs
                 "Hydra": student("hydra"),
+                "BatchEnsemble": student("batch_ensemble"),
                 "LBE (mask)": student("batch_ensemble", latent, averaging="mask"),
                 "LBE (factors)": student("batch_ensemble", latent, averaging="factors"),
                 "EnD": student("end"),
