@@ -92,6 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "LBE (factors)": student("batch_ensemble", *latent, averaging="factors"),
                 "DLF": student("dlf", latent_dim=10),
                 "DLF (noise)": student("dlf", latent_dim=10, include_noise=True),
+                "DLF (minibatch)": student("dlf", latent_dim=10, e_step="minibatch"),
             },
             "reference": {
                 row: {data: {metric: values[i] for metric, values in metrics.items()} for i, data in enumerate(SETS)}
