@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from edd.math import checks
 from edd.math.polygamma import promote
 from edd.typing import Array, ArrayLike, Float
 
-__all__ = ["mmd", "mmd_to_normal", "squared_bandwidths"]
+__all__ = ["bernoulli_information", "mmd", "mmd_to_normal", "squared_bandwidths"]
 
 
 def squared_bandwidths(choice: str | float | Sequence[float], dimension: int) -> tuple[float, ...]:
@@ -99,6 +100,41 @@ def mmd_to_normal(latents: Float[ArrayLike, "M q"], bandwidth: str | float | Seq
         across = (square / (square + 1)) ** (dimension / 2) * jnp.exp(-lengths / (2 * (square + 1))).mean()
         total += jnp.exp(-distances / (2 * square)).mean() + (square / (square + 2)) ** (dimension / 2) - 2 * across
     return total
+
+
+def bernoulli_information(logits: Float[ArrayLike, "M *B"]) -> Float[Array, "*B"]:
+    """Mutual information, in nats, between each of many Bernoulli variables and the member that its probability is of.
+
+    I = h(mean p) - mean h(p) of p = sigmoid(logits) for members equally likely, h the binary entropy, as a mean of KL divergences
+    from logarithms of p and 1 - p: no difference of entropies, finite at any logit. O(M) per variable.
+
+    Args:
+      logits: [M, *B], real; infinite ones are probabilities 0 and 1.
+
+    Returns:
+      [*B], in [0, ln 2]; 0 where all members have one probability, with gradient 0 there.
+
+    Raises:
+      ValueError: no member axis. TypeError: not real numbers.
+
+    References:
+      Kirsch 2024, "(Implicit) Ensembles of Ensembles", appendix B (diversity of masks); specification A3.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> logit = jnp.log(9.0) * jnp.array([-1.0] * 5 + [1.0] * 5)  # probabilities 0.1 and 0.9
+      >>> round(float(bernoulli_information(logit)), 6), round(float(bernoulli_information(100.0 * logit)), 6)
+      (0.368064, 0.693147)
+    """
+    logits = promote(logits, "logits")
+    if logits.ndim < 1 or logits.shape[0] < 1:
+        raise ValueError(f"logits must be [M, *B] with at least one member, got shape {logits.shape}")
+    total = jnp.zeros(logits.shape[1:], logits.dtype)
+    for signed in (logits, -logits):
+        logs = jax.nn.log_sigmoid(signed)
+        mean = jax.nn.logsumexp(logs, 0) - math.log(logits.shape[0])
+        total += jnp.where(jnp.isneginf(logs), 0.0, jnp.exp(logs) * (jnp.where(jnp.isneginf(logs), 0.0, logs) - mean[None])).mean(0)
+    return jnp.maximum(total, 0.0)
 
 
 def _points(value: ArrayLike, name: str) -> Array:
