@@ -30,8 +30,7 @@ def make(num_members: int, num_classes: int, network: Model, *, weight: float = 
     check_sizes(num_members, num_classes)
     if not weight >= 0:
         raise ValueError(f"weight must be >= 0, got {weight}")
-    if regulariser not in masks.REGULARISERS:
-        raise ValueError(f"regulariser must be one of {', '.join(masks.REGULARISERS)}, got {regulariser!r}")
+    masks.check_regulariser(regulariser)
 
     def members(outputs):
         return jnp.moveaxis(outputs.logits.reshape(*outputs.logits.shape[:-1], num_members, num_classes), -2, 0)

@@ -122,12 +122,17 @@ def diversity(params: PyTree, regulariser: str = "mean") -> Array:
     References:
       Specification A3; the joint information of all entries, at most ln M, has no closed form.
     """
-    if regulariser not in REGULARISERS:
-        raise ValueError(f"regulariser must be one of {', '.join(REGULARISERS)}, got {regulariser!r}")
+    check_regulariser(regulariser)
     if regulariser == "matrix":
         return jnp.stack([penalties.bernoulli_information(_matrix_logits(layer)).mean() for layer in params.values()]).mean()
     entries = jnp.concatenate([penalties.bernoulli_information(leaf) for leaf in jax.tree.leaves(params)])
     return entries.mean() if regulariser == "mean" else entries.sum()
+
+
+def check_regulariser(name: str) -> None:
+    """ValueError unless `diversity` knows the regulariser."""
+    if name not in REGULARISERS:
+        raise ValueError(f"regulariser must be one of {', '.join(REGULARISERS)}, got {name!r}")
 
 
 def _matrix_logits(layer: dict) -> Array:

@@ -23,6 +23,7 @@ from edd.experiments import (
     shift_report,
     style,
     tables,
+    widths_report,
     wording,
 )
 from edd.experiments.evaluate import evaluate
@@ -30,7 +31,8 @@ from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
-STUDIES = (regression_report, ablation_report, function_laws_report, online_report, shift_report)  # each with its SCHEMA, merge and write
+# each with its SCHEMA, merge and write
+STUDIES = (regression_report, ablation_report, function_laws_report, online_report, shift_report, widths_report)
 
 
 class Drawn(NamedTuple):
