@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 REFERENCE = {  # modules whose every public function is a formula of the field: an example and a citation each
     "edd/uncertainty/ensemble.py",
     "edd/uncertainty/dirichlet.py",
+    "edd/uncertainty/hierarchy.py",
     "edd/losses/supervised.py",
     "edd/losses/distillation.py",
     "edd/losses/distribution.py",
