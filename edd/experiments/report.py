@@ -12,6 +12,7 @@ import numpy as np
 
 from edd.experiments import (
     ablation_report,
+    collapse_diagnostic_report,
     figures,
     function_laws_report,
     heatmaps,
@@ -30,7 +31,14 @@ from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
-STUDIES = (regression_report, ablation_report, function_laws_report, online_report, shift_report)  # each with its SCHEMA, merge and write
+STUDIES = (  # each with its SCHEMA, merge and write
+    regression_report,
+    ablation_report,
+    function_laws_report,
+    online_report,
+    shift_report,
+    collapse_diagnostic_report,
+)
 
 
 class Drawn(NamedTuple):
