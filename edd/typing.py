@@ -1,7 +1,8 @@
 """Array types and the dimension letters used in every signature.
 
 Letters: `M` ensemble members (axis 0), `*B` any number of example axes, `K` classes (last axis), `N` examples of a
-data set, `d` penultimate features, `R` replicas of one training program (members, or students of several seeds).
+data set, `d` penultimate features, `G` sub-ensembles of M members each, `R` replicas of one training program (members, or
+students of several seeds).
 Law of axes: `[M, *B, K] -> [*B]`; measures and losses never take an `axis` and never reduce over examples.
 """
 

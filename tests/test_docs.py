@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 REFERENCE = {  # modules whose every public function is a formula of the field: an example and a citation each
     "edd/uncertainty/ensemble.py",
     "edd/uncertainty/dirichlet.py",
+    "edd/uncertainty/hierarchy.py",
     "edd/losses/supervised.py",
     "edd/losses/distillation.py",
     "edd/losses/distribution.py",
@@ -25,6 +26,7 @@ EXAMPLES = REFERENCE | {  # public modules whose functions carry a doctest
     "edd/metrics/calibration.py",
     "edd/metrics/detection.py",
     "edd/metrics/rejection.py",
+    "edd/metrics/quantiles.py",
     "edd/metrics/fidelity.py",
     "edd/metrics/bootstrap.py",
     "edd/data/sources.py",

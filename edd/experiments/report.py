@@ -12,6 +12,7 @@ import numpy as np
 
 from edd.experiments import (
     ablation_report,
+    collapse_diagnostic_report,
     figures,
     function_laws_report,
     heatmaps,
@@ -31,8 +32,15 @@ from edd.experiments.heatmaps import Grid
 from edd.experiments.predictions import Row
 
 FIGURES = "figures"
-# each with its SCHEMA, merge and write
-STUDIES = (regression_report, ablation_report, function_laws_report, online_report, shift_report, widths_report)
+STUDIES = (  # each with its SCHEMA, merge and write
+    regression_report,
+    ablation_report,
+    function_laws_report,
+    online_report,
+    shift_report,
+    collapse_diagnostic_report,
+    widths_report,
+)
 
 
 class Drawn(NamedTuple):

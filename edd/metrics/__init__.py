@@ -8,6 +8,7 @@
 | `detection` | scores [N], is_positive [N] | `auroc`, `aupr`, `fpr_at_tpr`, `roc_curve` |
 | `rejection` | uncertainty [N], errors [N] in [0, 1] | `aurc`, `e_aurc`, `augrc`, `prediction_rejection_ratio`, |
 |             |                                           | `risk_coverage_curve`, `rejection_curve`, `uncertainty_quantile_curve` |
+| `quantiles` | uncertainty [N], log_probs [N, K], labels [N] | `prediction_curves`, `curve_area`, `neg_cov` |
 | `regression` | means, variances [S, N], targets [N] | `rmse`, `gaussian_mixture_nll`, `gaussian_mixture_crps`, `ensemble_crps`, |
 |              |                                        | `interval_coverage`, `gaussian_mixture_quantile` |
 | `fidelity` | ensemble [N], student [N] | `rank_correlation`, `mean_error`, `mean_absolute_error`, |
@@ -22,10 +23,10 @@ One set of rules for all of them:
 - exact under ties, and independent of the order of the rows;
 - malformed input (NaN, other shapes, log-probabilities for probabilities and the reverse, labels out of range) is a ValueError
   that names the argument; what well-formed input cannot define (AUROC without a positive, PRR without an error) is nan;
-- every scalar but `fit_temperature` takes `counts`, how many times each row counts: a mask or frequency weight [N], or [R, N] for
-  R resamples at once.
+- every scalar but `fit_temperature` and those of `quantiles` takes `counts`, how many times each row counts: a mask or frequency
+  weight [N], or [R, N] for R resamples at once.
 """
 
-from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, regression, rejection
+from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, quantiles, regression, rejection
 
-__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "regression", "rejection"]
+__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "quantiles", "regression", "rejection"]

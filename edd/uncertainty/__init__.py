@@ -2,7 +2,9 @@
 
 - `ensemble`: from the members' log-probabilities [M, *B, K].
 - `dirichlet`: the same five names from a concentration [*B, K].
+- `hierarchy`: of an ensemble of ensembles [G, M, *B, K], between sub-ensembles and within them; members that count unequally.
 """
 
 from edd.uncertainty import dirichlet as dirichlet
 from edd.uncertainty import ensemble as ensemble
+from edd.uncertainty import hierarchy as hierarchy
