@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression, shift, widths
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, partitions, regression, shift, widths
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -13,6 +13,7 @@ EXPERIMENTS = {
     "function_laws": function_laws.run,
     "online": online.run,
     "shift": shift.run,
+    "partitions": partitions.run,
     "widths": widths.run,
 }
 

@@ -18,6 +18,7 @@ from edd.experiments import (
     heatmaps,
     html,
     online_report,
+    partitions_report,
     predictions,
     regression_report,
     results,
@@ -40,6 +41,7 @@ STUDIES = (  # each with its SCHEMA, merge and write
     shift_report,
     collapse_diagnostic_report,
     widths_report,
+    partitions_report,
 )
 
 
