@@ -64,8 +64,8 @@ def test_what_the_report_says_of_the_law():
 
     above = partitions_report.opening({"parts": [part(4, 1, 0.2), part(2, 2, 0.07)]})
     assert above[0] == (
-        "test: mean mutual information between sub-ensembles falls at every step (0.2 nats at 4 x 1, 0.07 at 2 x 2) and is on or above the law "
-        "everywhere."
+        "test: mean mutual information between sub-ensembles falls at every step (0.2 nats at 4 x 1, 0.07 at 2 x 2) and is on or "
+        "above the law everywhere."
     )
     below = partitions_report.opening({"parts": [part(4, 1, 0.2), part(2, 2, 0.06)]})
     assert "below the law somewhere" in below[0]
