@@ -153,7 +153,9 @@ def grouped(function, x, window: int, grid: bool):
     """`function` of the groups [B, groups, window^2, C] of an image's positions [B, H, W, C], put back in their places."""
     batch, height, width, channels = x.shape
     if height % window or width % window:
-        raise ValueError(f"feature maps must be multiples of the window {window}, got {height}x{width}: give the images' size as image_size")
+        raise ValueError(
+            f"feature maps must be multiples of the window {window}, got {height}x{width}: give the images' size as image_size"
+        )
     if grid:
         split, order = (batch, window, height // window, window, width // window, channels), (0, 2, 4, 1, 3, 5)
     else:
