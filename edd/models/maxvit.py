@@ -259,8 +259,8 @@ def make(
     Trainable parameters with 1000 classes at 224 pixels: tiny 30,916,528, small 68,927,956, base 119,467,708, large 211,785,560, xlarge
     474,951,952. There is no stochastic depth.
 
-    `edd.models.imports.vision.load` reads timm's weights, which expect (x / 255 - mean) / std with mean and std 0.5 at 384 and 512 pixels and
-    where they come from ImageNet-21k, and else with mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225); each file's card says it.
+    `edd.models.imports.vision.load` reads timm's weights. Those at 224 pixels trained on ImageNet-1k expect (x / 255 - mean) / std with
+    mean (0.485, 0.456, 0.406) and std (0.229, 0.224, 0.225), all others mean and std 0.5.
 
     Args:
       num_classes: outputs of the last layer, K >= 1.

@@ -5,13 +5,12 @@ A pickle is a program. Here it may name nothing but what rebuilds tensors, and t
 make numpy arrays; any other name, say a function of `os`, is refused before anything is called.
 """
 
-import dataclasses
 import io
 import math
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import ml_dtypes
@@ -93,16 +92,13 @@ class _Storage(NamedTuple):
     dtype: type
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Function:
-    """Stands for a function of torch. Frozen and without attributes of its own, so that a pickle can call it and nothing else."""
+class _Function(NamedTuple):
+    """Stands for a function of torch; a tuple, so that a pickle can call it but set no attribute of it."""
 
-    name: str
+    function: Callable
 
     def __call__(self, *args):
-        return {"_rebuild_tensor": _tensor, "_rebuild_tensor_v2": _tensor, "_rebuild_parameter": _parameter, "Size": _size}[self.name](
-            *args
-        )
+        return self.function(*args)
 
 
 def _tensor(storage, offset, size, stride, *flags):
@@ -120,20 +116,12 @@ def _tensor(storage, offset, size, stride, *flags):
     return np.lib.stride_tricks.as_strided(start, tuple(size), strides, writeable=False)
 
 
-def _parameter(data, *flags):
-    return data
-
-
-def _size(values=()):
-    return tuple(values)
-
-
 ALLOWED = {
     ("collections", "OrderedDict"): _Entries,
-    ("torch", "Size"): _Function("Size"),
-    ("torch._utils", "_rebuild_tensor"): _Function("_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"): _Function("_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"): _Function("_rebuild_parameter"),
+    ("torch", "Size"): _Function(tuple),
+    ("torch._utils", "_rebuild_tensor"): _Function(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Function(lambda data, *flags: data),
     **{("torch", name): _Storage(dtype) for name, dtype in DTYPES.items()},
 }
 

@@ -5,6 +5,7 @@ width] there and [height, width, in, out] here, a linear layer's is transposed, 
 "batch_stats" here. Files that torch's own strict loading takes fit here and the other way round.
 """
 
+import functools
 import inspect
 import pathlib
 import re
@@ -23,6 +24,14 @@ from edd.typing import PyTree
 NOT_WEIGHTS = (".num_batches_tracked", "layers.depthwise_stride_relu6")  # counters, and the description of folded layers
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 AXES = {2: (1, 0), 4: (3, 2, 0, 1)}  # of a kernel of so many axes, ours to theirs
+
+
+class Entry(NamedTuple):
+    """One tensor: the path in our variables, torch's shape, the axes of ours in torch's order."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
 
 
 class Family(NamedTuple):
@@ -55,8 +64,8 @@ FAMILIES = {
 }
 
 
-def names(name: str, num_classes: int, **options) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]]:
-    """Torch's name of every tensor -> (path in our variables, torch's shape, the axes of ours in torch's order).
+def names(name: str, num_classes: int, **options) -> dict[str, Entry]:
+    """Torch's name of every tensor -> where it is in our variables, and how it lies there.
 
     Args:
       name: of the backbone: "resnet", "maxvit", "mobilenet_v2" or "cifar_resnet".
@@ -68,17 +77,18 @@ def names(name: str, num_classes: int, **options) -> dict[str, tuple[tuple[str, 
 
     Examples:
       >>> names("cifar_resnet", 10, depth=8)["layer1.0.conv2.weight"]
-      (('params', 'Conv_2', 'kernel'), (16, 16, 3, 3), (3, 2, 0, 1))
+      Entry(path=('params', 'Conv_2', 'kernel'), shape=(16, 16, 3, 3), axes=(3, 2, 0, 1))
     """
     family = _family(name)
     model, options = family.make(num_classes, **options), {**_defaults(family.make), **options}
-    image = jnp.zeros((1, options.get("image_size", 32), options.get("image_size", 32), 3))
+    side = options.get("image_size", 32)  # of the others any will do
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     modules, table = family.modules(options), {}
-    for path, leaf in jax.tree.flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), image))[0]:
-        ours = tuple(part.key for part in path)
-        axes = AXES[leaf.ndim] if ours[-1] == "kernel" else tuple(range(leaf.ndim))
-        inside = [modules.get(ours[1]) or _dotted(ours[1]), *map(_dotted, ours[2:-1])]
-        table[".".join([*inside, LEAVES.get(ours[-1], ours[-1])])] = (ours, tuple(leaf.shape[axis] for axis in axes), axes)
+    for keys, leaf in jax.tree.flatten_with_path(jax.eval_shape(model.init, jax.random.key(0), image))[0]:
+        path = tuple(key.key for key in keys)
+        axes = AXES[leaf.ndim] if path[-1] == "kernel" else tuple(range(leaf.ndim))
+        inside = [modules.get(path[1]) or _dotted(path[1]), *map(_dotted, path[2:-1])]
+        table[".".join([*inside, LEAVES.get(path[-1], path[-1])])] = Entry(path, tuple(leaf.shape[axis] for axis in axes), axes)
     return _folded(table) if options.get("batch_norm") is False else table
 
 
@@ -112,34 +122,28 @@ def load(path: str | pathlib.Path, name: str, num_classes: int | None = None, **
     family, path = _family(name), pathlib.Path(path).expanduser()
     tensors = safetensors.read(path) if path.is_dir() or path.suffix == ".safetensors" else pytorch.read(path)
     table = names(name, num_classes or 1, **options)
-    last = next(theirs for theirs, (ours, *_) in table.items() if ours[1:] == (OUTPUT_LAYER, "bias"))
-    if num_classes is None and last in tensors:
-        num_classes = len(tensors[last])
-        table = {
-            theirs: (ours, (num_classes, *shape[1:]) if ours[1] == OUTPUT_LAYER else shape, axes)
-            for theirs, (ours, shape, axes) in table.items()
-        }
-    expected = {theirs: shape for theirs, (_, shape, _) in table.items()}
-    flat = {theirs: _as_linear(each, expected.get(theirs, ())) for theirs, each in tensors.items()}
-    found = safetensors.match(flat, expected, lambda theirs: theirs.endswith(NOT_WEIGHTS), str(path))
+    if num_classes is None:
+        table = _with_outputs(table, tensors)
+    expected = {theirs: entry.shape for theirs, entry in table.items()}
+    tensors = {theirs: _as_linear(each, expected.get(theirs, ())) for theirs, each in tensors.items()}
+    found = safetensors.match(tensors, expected, lambda theirs: theirs.endswith(NOT_WEIGHTS), str(path))
     variables: dict = {}
-    for theirs, (ours, _, axes) in table.items():
+    for theirs, entry in table.items():
         inner = variables
-        for part in ours[:-1]:
+        for part in entry.path[:-1]:
             inner = inner.setdefault(part, {})
-        inner[ours[-1]] = found[theirs].transpose(np.argsort(axes))
-    return family.make(num_classes, **options), jax.device_put(variables)
+        inner[entry.path[-1]] = found[theirs].transpose(np.argsort(entry.axes))
+    model = family.make(len(variables["params"][OUTPUT_LAYER]["bias"]), **options)
+    return model, jax.device_put(variables)
 
 
 def save(path: str | pathlib.Path, variables: PyTree, name: str, **options) -> None:
     """Writes variables of a backbone as a .safetensors file with torch's names, which `load` and torch's strict loading take."""
     table = names(name, len(variables["params"][OUTPUT_LAYER]["bias"]), **options)
     tensors = {}
-    for theirs, (ours, _, axes) in table.items():
-        leaf = variables
-        for part in ours:
-            leaf = leaf[part]
-        tensors[theirs] = np.asarray(leaf).transpose(axes)
+    for theirs, entry in table.items():
+        leaf = functools.reduce(lambda tree, part: tree[part], entry.path, variables)
+        tensors[theirs] = np.asarray(leaf).transpose(entry.axes)
     safetensors.write(path, tensors)
 
 
@@ -157,12 +161,20 @@ def _dotted(part: str) -> str:
     return re.sub(r"_(?=\d+(_|$))", ".", part)
 
 
+def _with_outputs(table: dict[str, Entry], tensors: Mapping[str, np.ndarray]) -> dict[str, Entry]:
+    """The table with as many outputs as the tensors' last layer has."""
+    bias = next(theirs for theirs, entry in table.items() if entry.path[1:] == (OUTPUT_LAYER, "bias"))
+    outputs = tensors[bias].shape[:1] if bias in tensors else (1,)
+    change = lambda entry: entry._replace(shape=(*outputs, *entry.shape[1:])) if entry.path[1] == OUTPUT_LAYER else entry  # noqa: E731
+    return {theirs: change(entry) for theirs, entry in table.items()}
+
+
 def _as_linear(tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A linear layer's weight that is kept as a 1x1 convolution's, [out, in, 1, 1], as [out, in]."""
     return tensor[..., 0, 0] if len(shape) == 2 and tensor.ndim == 4 and tensor.shape[2:] == (1, 1) else tensor
 
 
-def _folded(table: dict) -> dict:
+def _folded(table: dict[str, Entry]) -> dict[str, Entry]:
     """Names of networks without BatchNorm: layers.0, layers.1, ... in the order in which they run, which is that of their numbers."""
     numbers = lambda place: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", place)]  # noqa: E731
     places = sorted({theirs.rpartition(".")[0] for theirs in table}, key=lambda place: (place.startswith("classifier"), numbers(place)))
