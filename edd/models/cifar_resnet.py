@@ -20,6 +20,7 @@ class Network(nn.Module):
     shortcut: str
     pre_activation: bool
     momentum: float
+    positions: bool
     dtype: jnp.dtype | None
     axis_name: str | None
 
@@ -42,7 +43,7 @@ class Network(nn.Module):
                     x = self.pre_activation_block(x, norm, channels, strides, first=block == 0)
                 else:
                     x = self.post_activation_block(x, norm, channels, strides)
-        return linen.head(x.mean((1, 2)), self.num_classes)
+        return linen.head(x.mean((1, 2)), self.num_classes, positions=x if self.positions else None)
 
     def post_activation_block(self, x, norm, channels: int, strides: int):
         y = nn.relu(norm(self.conv(channels, 3, strides)(x)))
@@ -70,6 +71,7 @@ def make(
     shortcut: str = "A",
     pre_activation: bool = False,
     momentum: float = 0.9,
+    positions: bool = False,
     dtype=None,
     axis_name: str | None = None,
 ) -> Model:
@@ -91,6 +93,7 @@ def make(
         convolution with BatchNorm. Pre-activation blocks ignore it.
       pre_activation: which family.
       momentum: of BatchNorm's running statistics, in [0, 1).
+      positions: also give the logits of every position, [B, P, K] with P = 8 * 8 for 32x32 images; their mean is the logits.
       dtype: dtype of all but the last layer, for instance jnp.bfloat16; None for the inputs'.
       axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
@@ -122,5 +125,5 @@ def make(
     if not pre_activation and shortcut == "A" and any(wide < narrow for narrow, wide in zip((16, *widths), widths)):
         raise ValueError(f'shortcut "A" pads channels, so widths must not shrink from 16 on, got {widths}')
     linen.fraction("momentum", momentum)
-    network = Network(num_classes, (depth - 2) // 6, widths, shortcut, pre_activation, momentum, dtype, axis_name)
+    network = Network(num_classes, (depth - 2) // 6, widths, shortcut, pre_activation, momentum, positions, dtype, axis_name)
     return linen.as_model(network, input_rank=4)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from edd.models import cifar_resnet, cnn, mlp, wide_resnet
+from edd.models import cifar_resnet, cnn, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.cifar_resnet import HE_WIDTHS, WIDE_WIDTHS
 
 
@@ -44,6 +44,47 @@ def test_he_resnet_with_a_hundred_classes():
 )
 def test_pre_activation_resnet_56(widths, num_classes, expected):
     assert count(cifar_resnet.make(num_classes, widths=widths, pre_activation=True)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "per_stage", "total", "tensors"),
+    [
+        ({"depth": 18}, None, 11_689_512, None),
+        ({"depth": 34}, None, 21_797_672, None),
+        ({"depth": 50}, (215_808, 1_219_584, 7_098_368, 14_964_736), 25_557_032, 161),
+        ({"depth": 101}, None, 44_549_160, 314),
+        ({"depth": 152}, (215_808, 2_339_840, 40_613_888, 14_964_736), 60_192_808, 467),
+        ({"depth": 101, "width": 128}, (634_368, 3_482_624, 78_739_456, 41_971_712), 126_886_696, 314),
+        ({"depth": 101, "width": 4, "groups": 64}, (393_216, 2_257_920, 51_769_344, 26_976_256), 83_455_272, 314),
+        ({"depth": 50, "width": 128}, None, 68_883_240, 161),
+        ({"depth": 50, "width": 4, "groups": 32}, None, 25_028_904, 161),
+        ({"depth": 101, "width": 8, "groups": 32}, None, 88_791_336, 314),
+    ],
+)
+def test_imagenet_residual_networks(options, per_stage, total, tensors):
+    variables = jax.eval_shape(resnet.make(1000, **options).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    params = variables["params"]
+    assert size(params) == total
+    if per_stage:
+        found = [size([tree for name, tree in params.items() if name.startswith(f"layer{stage}_")]) for stage in (1, 2, 3, 4)]
+        assert found == list(per_stage)
+    if tensors:
+        assert len(jax.tree.leaves(params)) == tensors
+
+
+def test_running_statistics_of_resnet_50():
+    shapes = jax.eval_shape(resnet.make(1000).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["batch_stats"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) + 53 == 53_173  # torch also counts a counter for each of 53 norms
+
+
+def test_resnet_50_for_cifar():
+    assert count(resnet.make(10, stem="cifar")) == 23_520_842
+
+
+def test_mobilenet_v2():
+    assert count(mobilenet_v2.make(1000)) == 3_504_872
+    assert count(mobilenet_v2.make(1001, batch_norm=False)) == 3_504_872 + 1281 - 17_056  # one of BatchNorm's two vectors, 17,056 in all
 
 
 def test_dense_networks():

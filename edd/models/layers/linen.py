@@ -37,16 +37,23 @@ def fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must lie in [0, 1), got {value}")
 
 
-def head(inputs, num_classes: int, num_members: int = 0, factor_init: str = "signs", kernel_init: Callable | None = None) -> Outputs:
+def head(
+    inputs, num_classes: int, num_members: int = 0, factor_init: str = "signs", kernel_init: Callable | None = None, positions=None
+) -> Outputs:
     """The last linear layer, in float32 whatever the network computes in, from LeCun's normal by default; call inside a compact method.
 
-    With members `num_classes` counts all their outputs, and the rows are those of `batch_ensemble.tile`.
+    With members `num_classes` counts all their outputs, and the rows are those of `batch_ensemble.tile`. `positions` are the features
+    [B, H, W, d] that the same layer reads at every position of an image, row by row, or None; a network with members has none.
     """
-    penultimate = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+    exact = lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32))  # noqa: E731
+    penultimate = exact(inputs)
     features = num_classes // (num_members or 1)
     init = kernel_init or nn.initializers.lecun_normal()
     layer = batch_ensemble.dense(features, num_members, factor_init, kernel_init=init, name=OUTPUT_LAYER)
-    return batch_ensemble.untile(Outputs(logits=layer(penultimate), penultimate=penultimate), num_members)
+    outputs = batch_ensemble.untile(Outputs(logits=layer(penultimate), penultimate=penultimate), num_members)
+    if positions is None:
+        return outputs
+    return outputs._replace(positions=layer(exact(positions).reshape(positions.shape[0], -1, positions.shape[-1])))
 
 
 def as_model(module: nn.Module, *, input_rank: int | None, merged: nn.Module | None = None) -> Model:
