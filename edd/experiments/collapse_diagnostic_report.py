@@ -124,9 +124,8 @@ def width_verdict(found: dict, label: str) -> str | None:
     told = f"Across ensembles, {label}: " + ", ".join(f"{name} {total:.4g}" for name, total in zip(names, totals)) + " nats. "
     rises = [f"{names[i]} to {names[i + 1]}" for i in range(len(names) - 1) if not totals[i + 1] < totals[i]]
     if totals[-1] < totals[0]:
-        left = 100 * totals[-1] / totals[0]
-        told += f"Knowledge uncertainty falls from {names[0]} to {names[-1]}, {left:.3g} % are left"
-        told += f"; not at every step ({', '.join(rises)})." if rises else ", and at every step."
+        told += f"Knowledge uncertainty falls from {names[0]} to {names[-1]}, to {100 * totals[-1] / totals[0]:.3g} %, "
+        told += f"not at every step ({', '.join(rises)})." if rises else "at every step."
     else:
         told += f"Knowledge uncertainty does not fall from {names[0]} to {names[-1]}: no collapse with this order of the ensembles."
     sizes = {part["members"] for part in known.values()}

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, regression, shift
+from edd.experiments import ablation, distillation, function_laws, gradient_ratio, hierarchy_regression, online, regression, shift
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -11,6 +11,7 @@ EXPERIMENTS = {
     "regression": regression.run,
     "ablation": ablation.run,
     "function_laws": function_laws.run,
+    "hierarchy_regression": hierarchy_regression.run,
     "online": online.run,
     "shift": shift.run,
 }

@@ -16,6 +16,7 @@ from edd.experiments import (
     figures,
     function_laws_report,
     heatmaps,
+    hierarchy_regression_report,
     html,
     online_report,
     predictions,
@@ -38,6 +39,7 @@ STUDIES = (  # each with its SCHEMA, merge and write
     online_report,
     shift_report,
     collapse_diagnostic_report,
+    hierarchy_regression_report,
 )
 
 
