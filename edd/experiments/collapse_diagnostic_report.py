@@ -88,7 +88,8 @@ def verdict(part: dict) -> str:
     at = next(each for each in divided if each["size"] == size)
     numbers = f"groups of {size} keep {100 * share(part, at):.3g} % of it (law {100 * at['law']:.3g} %)"
     if on_the_law:
-        told += f"It collapses as the law says: {numbers}, at no size further from the law than {100 * abs(excess[size]):.2g} %."
+        told += f"It collapses as the law says: {numbers}, at no size further from the law than {100 * abs(excess[size]):.2g} %"
+        told += " (within the scatter of the random orders)." if abs(excess[size]) > ON_THE_LAW else "."
     elif excess[size] > 0:
         told += f"It collapses, but less than the law: {numbers}, {100 * excess[size]:.2g} % above it. Its members are far apart."
     else:
