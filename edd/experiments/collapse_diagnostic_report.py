@@ -88,7 +88,8 @@ def verdict(part: dict) -> str:
     at = next(each for each in divided if each["size"] == size)
     numbers = f"groups of {size} keep {100 * share(part, at):.3g} % of it (law {100 * at['law']:.3g} %)"
     if on_the_law:
-        told += f"It collapses as the law says: {numbers}, at no size further from the law than {100 * abs(excess[size]):.2g} %."
+        told += f"It collapses as the law says: {numbers}, at no size further from the law than {100 * abs(excess[size]):.2g} %"
+        told += " (within the scatter of the random orders)." if abs(excess[size]) > ON_THE_LAW else "."
     elif excess[size] > 0:
         told += f"It collapses, but less than the law: {numbers}, {100 * excess[size]:.2g} % above it. Its members are far apart."
     else:
@@ -124,9 +125,8 @@ def width_verdict(found: dict, label: str) -> str | None:
     told = f"Across ensembles, {label}: " + ", ".join(f"{name} {total:.4g}" for name, total in zip(names, totals)) + " nats. "
     rises = [f"{names[i]} to {names[i + 1]}" for i in range(len(names) - 1) if not totals[i + 1] < totals[i]]
     if totals[-1] < totals[0]:
-        left = 100 * totals[-1] / totals[0]
-        told += f"Knowledge uncertainty falls from {names[0]} to {names[-1]}, {left:.3g} % are left"
-        told += f"; not at every step ({', '.join(rises)})." if rises else ", and at every step."
+        told += f"Knowledge uncertainty falls from {names[0]} to {names[-1]}, to {100 * totals[-1] / totals[0]:.3g} %, "
+        told += f"not at every step ({', '.join(rises)})." if rises else "at every step."
     else:
         told += f"Knowledge uncertainty does not fall from {names[0]} to {names[-1]}: no collapse with this order of the ensembles."
     sizes = {part["members"] for part in known.values()}

@@ -2,7 +2,19 @@
 
 import pathlib
 
-from edd.experiments import ablation, distillation, function_laws, gradient_ratio, online, partitions, regression, shift, widths
+from edd.experiments import (
+    ablation,
+    distillation,
+    function_laws,
+    gradient_ratio,
+    hierarchy_regression,
+    online,
+    partitions,
+    regression,
+    shift,
+    tile_study,
+    widths,
+)
 from edd.experiments.settings import unknown_name
 
 EXPERIMENTS = {
@@ -11,9 +23,11 @@ EXPERIMENTS = {
     "regression": regression.run,
     "ablation": ablation.run,
     "function_laws": function_laws.run,
+    "hierarchy_regression": hierarchy_regression.run,
     "online": online.run,
     "shift": shift.run,
     "partitions": partitions.run,
+    "tiles": tile_study.run,
     "widths": widths.run,
 }
 

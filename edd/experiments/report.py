@@ -16,6 +16,7 @@ from edd.experiments import (
     figures,
     function_laws_report,
     heatmaps,
+    hierarchy_regression_report,
     html,
     online_report,
     partitions_report,
@@ -25,6 +26,7 @@ from edd.experiments import (
     shift_report,
     style,
     tables,
+    tile_study_report,
     widths_report,
     wording,
 )
@@ -42,6 +44,8 @@ STUDIES = (  # each with its SCHEMA, merge and write
     collapse_diagnostic_report,
     widths_report,
     partitions_report,
+    hierarchy_regression_report,
+    tile_study_report,
 )
 
 

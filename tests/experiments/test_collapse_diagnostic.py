@@ -193,7 +193,9 @@ def test_an_order_outside_the_random_ones_is_told():
 
 
 def test_scatter_of_the_random_orders_is_not_taken_for_a_law():
-    assert "as the law says" in words.verdict(part_of(0.5, [0.5, 0.9, 0.7, 0.5]))
+    told = words.verdict(part_of(0.5, [0.5, 0.9, 0.7, 0.5]))
+    assert "as the law says" in told and "within the scatter of the random orders" in told
+    assert "scatter" not in words.verdict(part_of(0.5, [0.5, 0.52, 0.48, 0.5]))
     assert "less than the law" in words.verdict(part_of(0.5, [0.64, 0.66, 0.65, 0.65]))
 
 
