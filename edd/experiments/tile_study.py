@@ -198,7 +198,8 @@ def score(found: dict, labels: np.ndarray, num_quantiles: int, x_scale: str) -> 
     """
     own = np.asarray(found[TEST][ORIGINAL]["log_probs"], np.float64)
     parts = []
-    for row, values in found[TEST].items():
+    for row in sorted(found[TEST], key=lambda name: name != ORIGINAL):  # the network first
+        values = found[TEST][row]
         log_probs, uncertainty = (np.asarray(values[name], np.float64) for name in ("log_probs", "uncertainty"))
         probs = np.exp(log_probs)
         part = {
