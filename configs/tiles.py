@@ -1,6 +1,6 @@
 """Implicit ensembles by tiles: does what the positions of one pre-trained network disagree on say more than its own entropy?
 
-Reproduces: figures 3 and 6 and tables 3 to 6 of arXiv 2409.02628 (ResNet-152, Wide-ResNet-101-2, ResNeXt-101-64x4d, MaxViT on ImageNet-v2) as a
+Reproduces: figures 3 and 6 and tables 3 to 6 of arXiv 2409.02628 (ResNets, Wide ResNet, ResNeXt, MaxViT on ImageNet-v2) as a
 protocol. The default is a CIFAR-10 network with 8 x 8 positions against CIFAR-100 and SVHN. Expected of the paper's networks: mutual
 information of 2 x 2 to 7 x 7 tiles orders predictions slightly better than the network's entropy (negative acceptance covariance of the
 accuracy, ResNet-152: 0.050 and 0.054 against 0.046).
