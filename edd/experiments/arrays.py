@@ -148,7 +148,7 @@ def distill(
       inputs: [N, *S]; uint8 images are scaled to [0, 1], floats are taken as they are.
       member_logits: [M, N, K], the members' predictions on `inputs`, of the given `kind`.
       method: a name in `build.METHODS`: "proxy" (default), "forward_proxy", "end", "end2", "supervised" and "mimo" (need labels).
-      model: a name in `build.MODELS`: "mlp", "cnn", "wide_resnet", "cifar_resnet".
+      model: a name in `build.MODELS`: "mlp", "cnn", "wide_resnet", "cifar_resnet", "resnet", "mobilenet_v2", "maxvit".
       kind: "logits", "log_probs" or "probs".
       labels: integers [N] in [0, K), for methods that use them.
       method_options, model_options: passed to the method's and the model's `make`.

@@ -63,7 +63,7 @@ SMOKE_OPTIONS = {
     "cifar_resnet": {"depth": 8},
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
-    "maxvit": {"image_size": 32, "channels": (8, 16), "depths": (1, 1), "stem": 8, "head_dim": 8},
+    "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
 }

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from edd.models import cnn, mlp, wide_resnet
+from edd.models import cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 
 BATCH = 8
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is most of this test's time
@@ -59,3 +59,25 @@ def test_two_data_shards_equal_one_device(name):
     if rest:
         statistics = state_1["batch_stats"]["BatchNorm_0"]["mean"]
         assert not np.allclose(statistics[0], statistics[1], atol=1e-4), "each member must keep its own statistics"
+
+
+DEEP = {
+    "resnet": lambda axis: resnet.make(3, blocks=(1, 1), channels=8, width=32, axis_name=axis),
+    "mobilenet_v2": lambda axis: mobilenet_v2.make(3, stages=((1, 8, 1, 1), (2, 8, 1, 2)), width=0.25, axis_name=axis),
+    "maxvit": lambda axis: maxvit.make(3, image_size=32, channels=(8,), depths=(1,), stem=4, head_dim=4, axis_name=axis),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_every_batch_norm_averages_over_the_axis_in_training_alone(name):
+    """By the number of sums over devices in the traced program; what one of them does is tested above."""
+    image = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    shapes = jax.eval_shape(DEEP[name](None).init, jax.random.key(0), image)
+    norms = sum(path[-1].key == "mean" for path, _ in jax.tree.flatten_with_path(shapes["batch_stats"])[0])
+
+    def sums(axis, train):
+        apply = functools.partial(DEEP[name](axis).apply, train=train, rngs=None)
+        return str(jax.make_jaxpr(apply, axis_env=[("data", 2)])(shapes, image)).count(" psum")
+
+    assert norms > 3 and sums("data", train=True) == norms
+    assert sums("data", train=False) == sums(None, train=True) == 0

@@ -183,7 +183,7 @@ def test_init_depends_on_the_key_and_the_examples_shape_alone(setting):
     assert not np.array_equal(model.templates(fresh)[0], model.templates(other)[0])
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn_batch_norm"])
+@pytest.mark.parametrize("name", ["mlp", "cnn_batch_norm", "mobilenet_v2", "maxvit"])
 def test_half_precision_keeps_parameters_and_logits_in_float32(name):
     case = CASES[name]
     model, exact = case.make(dtype=jnp.bfloat16), case.make()

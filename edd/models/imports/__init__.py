@@ -1,1 +1,1 @@
-"""Weights made elsewhere, read from safetensors files."""
+"""Weights made elsewhere, read from safetensors files and from files of torch, strictly and without running what they hold."""

@@ -1,6 +1,7 @@
 """Reading safetensors files strictly: every tensor that is expected, of the shape that is expected, and none besides.
 
-The format holds a JSON header and raw numbers. Pickled checkpoints (`pytorch_model.bin`) can run code and are never opened.
+The format holds a JSON header and raw numbers. Pickled checkpoints (`pytorch_model.bin`) can run code: Python's
+unpickler never opens them here; `pytorch` reads their tensors by its own.
 """
 
 import json
