@@ -33,10 +33,10 @@ def spec(shape: tuple[int, ...], num_devices: int) -> P:
     """How a state's leaf [R, *shape] is cut: its largest axis after the replicas that `num_devices` divides, the first of equals.
 
     Examples:
-      >>> spec((1, 512, 2048), 8)
-      PartitionSpec(None, None, 'data')
-      >>> spec((1, 10), 8)
-      PartitionSpec()
+      >>> tuple(spec((1, 512, 2048), 8))
+      (None, None, 'data')
+      >>> tuple(spec((1, 10), 8))
+      ()
     """
     size = 1
     for length in shape:
