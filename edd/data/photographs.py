@@ -65,8 +65,8 @@ def load(
       resize: the shorter side before the central crop; 0 crops the image as it is (ImageNet-C has 224 x 224 pixels already).
       squash: resize both sides to `resize`, whatever the image's shape.
       interpolation: "bilinear" or "bicubic", both with anti-aliasing.
-      folder: of "image_folder": a path, or a path inside `data_dir`, with one folder of images for each class and a file classes.tsv, "folder
-        TAB label" in each line (without one: the folders' order).
+      folder: of "image_folder": a path, or a path inside `data_dir`, with one folder of images for each class and a file classes.tsv,
+        "folder TAB label" in each line (without one: the folders' order).
       num_classes: K; the labels lie below.
       corruption: one of `edd.data.corruptions.SEVERITIES`, "" for none; the draw depends on an image's place in the set.
       severity: 1 to 5.
