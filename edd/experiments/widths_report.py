@@ -108,6 +108,11 @@ def extractions(found: dict) -> list[tuple[dict, dict]]:
     return [(part, trained[part["width"]]) for part in found["parts"] if part["kind"] == "masks" and part["width"] in trained]
 
 
+def shown(found: dict) -> list[tuple[dict, dict]]:
+    """The one extraction that figures show: of the mean over entries where there is one, of the largest weight."""
+    return sorted(extractions(found), key=lambda pair: (pair[0]["regulariser"] != "mean", -pair[0]["weight"]))[:1]
+
+
 def recovered(scores: dict, trained: dict, name: str) -> float | None:
     """Mean mutual information over the trained ensemble's on one set; None for a single network."""
     if "mutual_information" not in scores["sets"][name]:
@@ -178,9 +183,9 @@ def distributions(found: dict):
         for axis, name in zip(axes, names):
             for index, part in enumerate(parts):
                 _distribution(axis, part, name, style.STUDENT_COLOURS[index % len(style.STUDENT_COLOURS)], f"width {part['width']:g}", "-")
-            for part, _ in extractions(found)[:1]:
+            for part, _ in shown(found):
                 for row, line in (("relaxed", ":"), ("hard", "--")):
-                    _distribution(axis, part["rows"][row], name, "black", f"masks, {row}", line)
+                    _distribution(axis, part["rows"][row], name, "black", f"masks, {row}, weight {part['weight']:g}", line)
             axis.set_title(name)
             axis.set_xlabel("mutual information, nats")
             axis.set_ylabel("share of examples below")
@@ -215,8 +220,8 @@ def curves(found: dict):
 
 
 def implicit(found: dict):
-    """Of one extraction, the hardest: information of sub-models and trained ensemble, ROC curves by every measure, entropies."""
-    chosen = sorted(extractions(found), key=lambda pair: (pair[0]["regulariser"] != "mean", -pair[0]["weight"]))[:1]
+    """Of one extraction: information of sub-models and trained ensemble, ROC curves by every measure, entropies."""
+    chosen = shown(found)
     if not chosen:
         return None
     (part, trained), names = chosen[0], ["test", *chosen[0][1]["detection"]]

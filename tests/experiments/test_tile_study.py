@@ -1,12 +1,15 @@
 """The study of tiles: its rows from the network's positions by hand, what is refused, and what the report says."""
 
 import functools
+import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from edd.data import sources
 from edd.data.base import Split
 from edd.ensembles import tiles
 from edd.experiments import build, launch, predict, report, settings, tile_scores, tile_study, tile_study_report
@@ -156,6 +159,49 @@ def test_positions_that_agree_have_no_information():
     found = tile_scores.read(Outputs(positions[:, 0], None, positions), sizes=(3,), weightings=("uniform",), temperature=1.0)
     np.testing.assert_allclose(found["3x3 uniform"]["uncertainty"], 0, atol=1e-6)
     np.testing.assert_allclose(found["3x3 uniform"]["log_probs"], found["network"]["log_probs"], atol=1e-5)
+
+
+def configured(arg):
+    """configs/tiles.py as launch/run.py reads it, plain."""
+    path = pathlib.Path(__file__).resolve().parents[2] / "configs" / "tiles.py"
+    spec = importlib.util.spec_from_file_location("config_tiles", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "row", "numbers"),
+    [
+        ("resnet152", range(2, 8), "7x7 uniform", (-0.031, 0.054, -0.203)),
+        ("resnet152", range(2, 8), "7x7 per_input_lse", (-0.035, 0.020, -0.062)),
+        ("wide_resnet101_2", range(2, 8), "network", (-0.030, 0.044, -0.141)),
+        ("resnext101_64x4d", range(2, 8), "2x2 global", (-0.043, 0.036, -0.131)),
+        ("maxvit_base", range(2, 17), "16x16 uniform", (-0.103, 0.037, -0.211)),
+        ("maxvit_xlarge", range(2, 17), "16x16 per_input_sum", (-0.082, 0.043, -0.233)),
+    ],
+)
+def test_the_papers_networks_and_numbers_are_configured(name, sizes, row, numbers):
+    config = configured(name)
+    assert config.pop("experiment") == "tiles" and config["sizes"] == list(sizes)
+    study = settings.from_dict(tile_study.Tiles, config)
+    columns = ("calibration error, bucket", "accuracy", "NLL")
+    assert study.reference[row] == {f"negative covariance, {what}": number for what, number in zip(columns, numbers)}
+    assert len(study.reference) == 1 + 4 * len(sizes)
+    side = sources.info(study.data.name, **study.data.options).input_shape[0]
+    assert side == (512 if "maxvit" in name else 224) and study.model.options.get("image_size", 224) == side
+    for other, options in study.data.ood.items():
+        options = {key: value for key, value in options.items() if key != "split"}
+        assert sources.info(options.pop("source", other), **options).input_shape == (side, side, 3)
+
+
+def test_mobilenet_reads_a_folder_of_photographs():
+    study = settings.from_dict(
+        tile_study.Tiles, {key: value for key, value in configured("mobilenet_v2,photographs=mine").items() if key != "experiment"}
+    )
+    assert study.first_class == 1 and study.data.options["folder"] == "mine" and set(study.shared) == set(study.data.ood)
+    with pytest.raises(ValueError, match="known are one of resnet20"):
+        configured("resnet21")
 
 
 def test_what_the_report_says():
