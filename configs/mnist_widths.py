@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "training": training({"name": "vae", "options": {"latent_dim": 8, "hidden": 256}}, {"name": "adam", "learning_rate": 1e-3}, 20.0),
         "num_train": 0 if full else 20_000,
         "num_images": 60_000 if full else 10_000,
-        "files": given.get("dirty", ""),
+        **({"files": given["dirty"]} if given.get("dirty") else {}),
     }
     masks = {
         "width": masked,

@@ -103,9 +103,10 @@ def masks_table(found: dict) -> list[Table]:
 
 
 def extractions(found: dict) -> list[tuple[dict, dict]]:
-    """(masks, the trained ensemble of the same width) of every extraction."""
+    """(masks, the trained ensemble of the same width) of every extraction, by regulariser and weight."""
     trained = {part["width"]: part for part in ensembles(found)}
-    return [(part, trained[part["width"]]) for part in found["parts"] if part["kind"] == "masks" and part["width"] in trained]
+    masks = [part for part in found["parts"] if part["kind"] == "masks" and part["width"] in trained]
+    return [(part, trained[part["width"]]) for part in sorted(masks, key=lambda part: (part["regulariser"], part["weight"]))]
 
 
 def shown(found: dict) -> list[tuple[dict, dict]]:
@@ -258,7 +259,7 @@ def implicit(found: dict):
 
 def trade_off(found: dict):
     """Recovered information against the accuracy that it costs, a line for relaxed and hard masks over their weights."""
-    pairs = sorted(extractions(found), key=lambda pair: pair[0]["weight"])
+    pairs = extractions(found)
     names = list(pairs[0][1]["detection"]) if len(pairs) > 1 else []
 
     def draw(figure, axes):
