@@ -275,7 +275,7 @@ def trade_off(found: dict):
             axis.axhline(ENOUGH, color="#999999", linewidth=0.8)
             axis.axvline(100 * BEARABLE, color="#999999", linewidth=0.8)
             axis.set_xlabel("points of accuracy lost")
-            axis.set_ylabel(f"share of the trained ensemble's I, {name}")
+            axis.set_ylabel(f"share of I recovered, {name}")
             axis.legend(fontsize=7)
 
     return style.panels(draw, len(names), columns=2, height=3.0, width=4.2) if names else None
