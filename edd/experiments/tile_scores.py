@@ -108,7 +108,7 @@ def score(found: dict, labels: np.ndarray, num_quantiles: int, x_scale: str, sha
     """
     own = np.asarray(found[TEST][ORIGINAL]["log_probs"], np.float64)
     parts = []
-    for row in sorted(found[TEST], key=lambda name: name != ORIGINAL):  # the network first
+    for row in sorted(found[TEST], key=_place):
         values = found[TEST][row]
         log_probs, uncertainty = (np.asarray(values[name], np.float64) for name in ("log_probs", "uncertainty"))
         probs = np.exp(log_probs)
@@ -131,6 +131,14 @@ def score(found: dict, labels: np.ndarray, num_quantiles: int, x_scale: str, sha
             }
         )
     return parts
+
+
+def _place(row: str) -> tuple[int, int]:
+    """The network first, then by size and weighting."""
+    if row == ORIGINAL:
+        return 0, 0
+    size, weighting = row.split()
+    return int(size.split("x")[0]), WEIGHTINGS.index(weighting)
 
 
 def _detection(found: dict, row: str, labels: np.ndarray, shared: dict[str, Labelled]) -> dict:

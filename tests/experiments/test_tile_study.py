@@ -36,7 +36,9 @@ def finished(tmp_path_factory):
 
 def test_a_study_from_end_to_end(finished, tmp_path):
     folder, found = finished
-    assert len(found["parts"]) == 2 * 5 and found["parts"][0]["row"] == "network"
+    assert len(found["parts"]) == 2 * 5 and [part["row"] for part in found["parts"][:5]] == [
+        "network", "2x2 uniform", "2x2 per_input_lse", "8x8 uniform", "8x8 per_input_lse",
+    ]  # fmt: skip
     for part in found["parts"]:
         curve = part["own"]["acceptance"]["accuracy"]
         assert len(curve) == 5 and curve[-1] == pytest.approx(part["accuracy"])
