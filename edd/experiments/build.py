@@ -146,8 +146,10 @@ class Sets:
     ood: dict[str, sources.Split]
 
 
-def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
+def data(settings: settings_lib.Settings, data_dir: str | None = None, *, train: bool = True) -> Sets:
     """Loads every set of a run (seeded arrays of the same shapes in a smoke run); `data_dir` overrides the settings'.
+
+    Without `train` the training split is not read (some sets have none) and holds no example.
 
     Raises:
       ValueError: if an out-of-distribution set's inputs have another shape than the training inputs.
@@ -158,10 +160,9 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
         splits = {name: sources.smoke(info, 40, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
     else:
         load = functools.partial(sources.load, data_dir=data_dir or spec.data_dir)
-        splits = {
-            "train": _first(load(spec.name, spec.train_split, **spec.options), spec.num_train),
-            "test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test),
-        }
+        splits = {"test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test)}
+        if train:
+            splits["train"] = _first(load(spec.name, spec.train_split, **spec.options), spec.num_train)
         for name, options in spec.ood.items():
             options = dict(options)
             source, split = options.pop("source", name), options.pop("split", "test")
@@ -169,13 +170,14 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
                 options = {**spec.options, "tokenizer": spec.options.get("tokenizer") or spec.name, **options}
             splits[name] = _first(load(source, split, **options), spec.num_ood)
     for name in spec.ood:
-        if splits[name].inputs.shape[1:] != splits["train"].inputs.shape[1:]:
+        if splits[name].inputs.shape[1:] != splits["test"].inputs.shape[1:]:
             raise ValueError(
                 f"out-of-distribution set {name!r} has inputs of shape {splits[name].inputs.shape[1:]}, "
-                f"but {spec.name!r} has {splits['train'].inputs.shape[1:]}: they must be equal"
+                f"but {spec.name!r} has {splits['test'].inputs.shape[1:]}: they must be equal"
             )
-    train, validation = _hold_out(splits["train"], spec.validation, settings.seed)
-    return Sets(info, train, validation, splits["test"], {name: splits[name] for name in spec.ood})
+    kept = splits["train"] if train else sources.Split(splits["test"].inputs[:0], splits["test"].labels[:0])
+    kept, validation = _hold_out(kept, spec.validation if train else 0.0, settings.seed)
+    return Sets(info, kept, validation, splits["test"], {name: splits[name] for name in spec.ood})
 
 
 def _first(split: sources.Split, count: int) -> sources.Split:
