@@ -232,3 +232,13 @@ def test_half_precision_keeps_parameters_and_logits_in_float32(name):
 def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_every_kernel_of_an_mlp_starts_with_the_given_variance():
+    params = mlp.make(200, widths=(300, 200), variance=0.03).init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
+    kernels = [np.asarray(layer["kernel"]) for layer in params.values()]
+    assert [kernel.shape for kernel in kernels] == [(100, 300), (300, 200), (200, 200)]
+    for kernel in kernels:  # 30,000 entries or more: the variance's relative standard error is at most 0.8 %
+        np.testing.assert_allclose(kernel.var(), 0.03, rtol=0.04)
+    with pytest.raises(ValueError, match="variance must be positive"):
+        mlp.make(3, variance=0.0)
