@@ -12,6 +12,7 @@ from edd.experiments import (
     partitions,
     regression,
     shift,
+    smoothing_distillation,
     tile_study,
     widths,
 )
@@ -27,6 +28,7 @@ EXPERIMENTS = {
     "online": online.run,
     "shift": shift.run,
     "partitions": partitions.run,
+    "smoothing_distillation": smoothing_distillation.run,
     "tiles": tile_study.run,
     "widths": widths.run,
 }

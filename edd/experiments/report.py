@@ -24,6 +24,7 @@ from edd.experiments import (
     regression_report,
     results,
     shift_report,
+    smoothing_distillation_report,
     style,
     tables,
     tile_study_report,
@@ -46,6 +47,7 @@ STUDIES = (  # each with its SCHEMA, merge and write
     partitions_report,
     hierarchy_regression_report,
     tile_study_report,
+    smoothing_distillation_report,
 )
 
 
