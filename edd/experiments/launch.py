@@ -13,6 +13,7 @@ from edd.experiments import (
     regression,
     shift,
     smoothing_distillation,
+    smoothing_features,
     tile_study,
     widths,
 )
@@ -29,6 +30,7 @@ EXPERIMENTS = {
     "shift": shift.run,
     "partitions": partitions.run,
     "smoothing_distillation": smoothing_distillation.run,
+    "smoothing_features": smoothing_features.run,
     "tiles": tile_study.run,
     "widths": widths.run,
 }

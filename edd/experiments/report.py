@@ -25,6 +25,7 @@ from edd.experiments import (
     results,
     shift_report,
     smoothing_distillation_report,
+    smoothing_features_report,
     style,
     tables,
     tile_study_report,
@@ -48,6 +49,7 @@ STUDIES = (  # each with its SCHEMA, merge and write
     hierarchy_regression_report,
     tile_study_report,
     smoothing_distillation_report,
+    smoothing_features_report,
 )
 
 

@@ -26,8 +26,8 @@ One set of rules for all of them:
 - exact under ties, and independent of the order of the rows;
 - malformed input (NaN, other shapes, log-probabilities for probabilities and the reverse, labels out of range) is a ValueError
   that names the argument; what well-formed input cannot define (AUROC without a positive, PRR without an error) is nan;
-- every scalar but `fit_temperature`, `example_information` and those of `quantiles` takes `counts`, how many times each row counts: a mask or frequency
-  weight [N], or [R, N] for R resamples at once.
+- every scalar but `fit_temperature`, `example_information` and those of `quantiles` takes `counts`, how many times each row counts:
+  a mask or frequency weight [N], or [R, N] for R resamples at once.
 """
 
 from edd.metrics import (

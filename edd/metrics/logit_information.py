@@ -10,9 +10,7 @@ from edd.typing import ArrayLike, Float
 FLOOR = 1e-12  # of the pooled variance, as a fraction of the values' total variance
 
 
-def example_information(
-    draws: Float[ArrayLike, "L N"], fresh: Float[ArrayLike, " N"] | None = None, *, floor: float = FLOOR
-) -> float:
+def example_information(draws: Float[ArrayLike, "L N"], fresh: Float[ArrayLike, " N"] | None = None, *, floor: float = FLOOR) -> float:
     """Estimated mutual information between an example's index X (uniform over N) and a number Y computed from a random view of it, in nats.
 
     p(y | x) is taken for N(mu_x, sigma^2) with one variance for all:
