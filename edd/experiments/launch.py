@@ -14,6 +14,7 @@ from edd.experiments import (
     shift,
     smoothing_distillation,
     smoothing_features,
+    smoothing_sweep,
     tile_study,
     widths,
 )
@@ -31,6 +32,7 @@ EXPERIMENTS = {
     "partitions": partitions.run,
     "smoothing_distillation": smoothing_distillation.run,
     "smoothing_features": smoothing_features.run,
+    "smoothing_sweep": smoothing_sweep.run,
     "tiles": tile_study.run,
     "widths": widths.run,
 }

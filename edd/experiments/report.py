@@ -26,6 +26,7 @@ from edd.experiments import (
     shift_report,
     smoothing_distillation_report,
     smoothing_features_report,
+    smoothing_sweep_report,
     style,
     tables,
     tile_study_report,
@@ -50,6 +51,7 @@ STUDIES = (  # each with its SCHEMA, merge and write
     tile_study_report,
     smoothing_distillation_report,
     smoothing_features_report,
+    smoothing_sweep_report,
 )
 
 
