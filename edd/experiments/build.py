@@ -9,7 +9,21 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources, text
-from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
+from edd.distillers import (
+    batch_ensemble,
+    dlf,
+    dlf_logits,
+    edfm,
+    end,
+    end2,
+    gaussian,
+    hydra,
+    knowledge_distillation,
+    members_logits,
+    mimo,
+    proxy,
+    supervised,
+)
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
 from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
@@ -30,6 +44,7 @@ MODELS = {
 METHODS = {
     "supervised": supervised.make,
     "end": end.make,
+    "knowledge_distillation": knowledge_distillation.make,
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
