@@ -20,9 +20,9 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"unknown argument {arg!r}: known are information, smoothing=A, seed=N, seeds=N, smoke")
     curve = "information" in given
     training = {
-        "model": {"name": "mlp", "options": {"widths": [128, 64] if curve else [256, 128]}},
+        "model": {"name": "mlp", "options": {"widths": [128, 64]}},
         "optimizer": {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"},
-        "epochs": 20.0,
+        "epochs": 30.0,
         "batch_size": 128,
         **({"augment": "crop+flip", "augment_padding": 2} if curve else {}),
     }
@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "name": "fashion_smoothing",
             "seed": int(given.get("seed", "0")),
             "smoke": "smoke" in given,
-            "data": {"name": "fashion_mnist", "validation": 0.1},
+            "data": {"name": "fashion_mnist", "num_train": 20_000, "validation": 0.1},
             "ensemble": {"num_members": int(given.get("seeds", "3")), "training": training},
             "smoothings": [float(given["smoothing"])] if "smoothing" in given else [0.0, 0.1],
             "triples": [[0, 1, 2], [2, 4, 6]],

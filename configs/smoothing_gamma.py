@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         return {"model": {"name": model, "options": options}, "optimizer": optimizer, "epochs": epochs, "batch_size": 128}
 
     def pupil(curve: str, teacher: str, method: str, **options) -> dict:
-        student = {"method": method, "options": options, "training": training("mlp", {"widths": [64]}, 30.0)}
+        student = {"method": method, "options": options, "training": training("mlp", {"widths": [64]}, 20.0)}
         return {"curve": curve, "teacher": teacher, "student": student}
 
     pupils = {f"smoothing {a:.0%}": pupil("students without teachers", "", "supervised", smoothing=a) for a in smoothings}
@@ -49,7 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "smoke": smoke,
             "data": {"name": "fashion_mnist", "num_train": 10_000},
             "teachers": {
-                f"teacher {a:.0%}": {"num_members": seeds, "smoothing": a, "training": training("cnn", {}, 12.0)} for a in smoothings
+                f"teacher {a:.0%}": {"num_members": seeds, "smoothing": a, "training": training("cnn", {}, 8.0)} for a in smoothings
             },
             "pupils": pupils,
         }

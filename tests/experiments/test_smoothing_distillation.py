@@ -78,7 +78,8 @@ def test_runs_render_again_and_merge(finished, tmp_path):
 
 def made(row, errors, kind="student", teacher="", curve="", smoothing=0.0, gamma=0.0):
     seeds = [
-        {"seed": seed, "errors": each, "accuracy": 1 - each / 1000, "nll": 0.1, "ece": 0.02, "gamma": gamma} for seed, each in enumerate(errors)
+        {"seed": seed, "errors": each, "accuracy": 1 - each / 1000, "nll": 0.1, "ece": 0.02, "gamma": gamma}
+        for seed, each in enumerate(errors)
     ]
     return {"row": row, "kind": kind, "teacher": teacher, "curve": curve, "smoothing": smoothing, "run_seed": 0, "seeds": seeds}
 
