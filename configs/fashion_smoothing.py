@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "smoke": "smoke" in given,
             "data": {"name": "fashion_mnist", "num_train": 20_000, "validation": 0.1},
             "ensemble": {"num_members": int(given.get("seeds", "3")), "training": training},
-            "smoothings": [float(given["smoothing"])] if "smoothing" in given else [0.0, 0.1],
+            "smoothings": [float(given["smoothing"])] if "smoothing" in given else [0.0, 0.1] if curve else [0.0, 0.05, 0.1],
             "triples": [[0, 1, 2], [2, 4, 6]],
             **({"information": {"classes": [0, 5]}} if curve else {}),
             "temperatures": [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0],

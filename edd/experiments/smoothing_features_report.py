@@ -36,7 +36,8 @@ def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) 
 
 def merge(runs: list[dict]) -> dict:
     """One results dict from runs of other smoothings; errors as `page.merge`."""
-    return page.merge(runs, SCHEMA, lambda part: (part["smoothing"],), ("smoothings", "reference"))
+    merged = page.merge(runs, SCHEMA, lambda part: (part["smoothing"],), ("smoothings", "reference"))
+    return {**merged, "parts": sorted(merged["parts"], key=lambda part: part["smoothing"])}
 
 
 def column(part: dict, title: str) -> np.ndarray:
@@ -174,7 +175,6 @@ def temperature_figure(found: dict):
                 mean = scale * np.mean([seed["grid"][metric] for seed in part["seeds"]], 0)
                 axis.plot(at, mean, "o-", color=style.STUDENT_COLOURS[index], markersize=3.5, label=name_of(part))
             axis.axvline(1.0, color="#8A8A8A", linewidth=1)
-            axis.set_xscale("log")
             axis.set_xlabel("temperature")
             axis.set_ylabel(title)
             axis.legend(fontsize="small")
