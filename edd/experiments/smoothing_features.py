@@ -57,7 +57,7 @@ class SmoothingFeatures:
       temperatures: at which ECE and NLL are drawn.
       num_bins: calibration bins.
       batch_size: inputs per prediction batch.
-      reference: the paper's numbers, smoothing as text -> {column of the report: number}.
+      reference: the paper's numbers, smoothing in percent ("10 %") -> {column of the report: number}.
       seed: root of everything random.
       smoke: two steps on invented data.
     """

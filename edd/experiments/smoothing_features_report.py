@@ -56,7 +56,7 @@ def tables(found: dict) -> list[Table]:
     for part in found["parts"]:
         lines.append([Cell(name_of(part)), Cell(str(len(part["seeds"])))])
         lines[-1] += [spread(column(part, title), scale, decimals) for title, (_, scale, decimals) in COLUMNS.items()]
-        paper = reference.get(f"{part['smoothing']:g}", {})
+        paper = reference.get(f"{100 * part['smoothing']:g} %", {})
         if paper:
             cells = [Cell(number(paper.get(title), scale, decimals)) for title, (_, scale, decimals) in COLUMNS.items()]
             lines.append([Cell(f"{name_of(part)}, paper"), Cell(BLANK), *cells])

@@ -28,7 +28,7 @@ def config():
         "triples": [[0, 1, 2]],
         "information": {"classes": [0, 5], "snapshots": 5},
         "temperatures": [0.5, 1.0, 2.0],
-        "reference": {"0.1": {"ECE %": 0.024}},
+        "reference": {"10 %": {"ECE %": 0.024}},
     }
 
 
