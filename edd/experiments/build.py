@@ -26,11 +26,12 @@ from edd.distillers import (
 )
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
     "cnn": cnn.make,
+    "alexnet": alexnet.make,
     "wide_resnet": wide_resnet.make,
     "cifar_resnet": cifar_resnet.make,
     "resnet": resnet.make,
@@ -74,6 +75,7 @@ TINY_BERT = {
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
+    "alexnet": {"channels": (4, 8), "hidden": (16, 8)},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
