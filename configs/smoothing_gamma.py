@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"unknown argument {arg!r}: known are cifar10, seed=N, seeds=N, smoke")
     smoke, cifar = "smoke" in given, "cifar10" in given
     seeds = int(given.get("seeds", "1" if smoke else "5" if cifar else "3"))
-    smoothings, temperatures = (SMOOTHINGS[:2], TEMPERATURES[1:2]) if smoke else (SMOOTHINGS, TEMPERATURES)
+    smoothings, temperatures = (SMOOTHINGS[:1], TEMPERATURES[1:2]) if smoke else (SMOOTHINGS, TEMPERATURES)
     teacher, student = programs(cifar)
 
     def pupil(curve: str, teacher: str, method: str, **options) -> dict:

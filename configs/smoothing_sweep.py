@@ -46,6 +46,6 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     if "smoke" in given:  # within CI's half minute; tests train the other methods
-        config.base.students, config.base.data.ood = {"proxy": student("proxy")}, {"kmnist": {}}
+        config.base.students, config.base.data.ood = {"EnD": student("end")}, {"kmnist": {}}
         config.smoothings = config.smoothings[1:2]
     return config.lock()
