@@ -9,14 +9,29 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources, text
-from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
+from edd.distillers import (
+    batch_ensemble,
+    dlf,
+    dlf_logits,
+    edfm,
+    end,
+    end2,
+    gaussian,
+    hydra,
+    knowledge_distillation,
+    members_logits,
+    mimo,
+    proxy,
+    supervised,
+)
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
     "cnn": cnn.make,
+    "alexnet": alexnet.make,
     "wide_resnet": wide_resnet.make,
     "cifar_resnet": cifar_resnet.make,
     "resnet": resnet.make,
@@ -30,6 +45,7 @@ MODELS = {
 METHODS = {
     "supervised": supervised.make,
     "end": end.make,
+    "knowledge_distillation": knowledge_distillation.make,
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
@@ -59,6 +75,7 @@ TINY_BERT = {
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
+    "alexnet": {"channels": (4, 8), "hidden": (16, 8)},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},

@@ -4,6 +4,7 @@ Weight decay touches kernels only (leaves of at least two axes) unless asked oth
 replica's gradient, computed so that it neither overflows nor underflows in float32.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -30,6 +31,7 @@ def make(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     decay_on: str = "kernels",
+    decay_layers: Sequence[str] = (),
     clip_norm: float | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -53,6 +55,7 @@ def make(
       nesterov: Nesterov's variant of sgd's momentum.
       weight_decay: >= 0. Decoupled (times the learning rate) for adamw, lamb and lion, L2 for the others.
       decay_on: "kernels" (leaves of two axes or more but those of `KEPT`: no biases, norm scales or rank-one factors) | "all".
+      decay_layers: names of the layers whose kernels decay; (): of all.
       clip_norm: largest global norm of one replica's gradient, > 0, or None.
       b1, b2, eps: of the Adam family; b2 also the decay of rmsprop.
       final_fraction: last learning rate over the peak, in [0, 1] (cosine, linear, exponential).
@@ -96,7 +99,7 @@ def make(
         milestones=milestones,
         decay_factor=decay_factor,
     )
-    mask = kernels if decay_on == "kernels" else None
+    mask = None if decay_on == "all" else functools.partial(kernels, layers=tuple(decay_layers))
     cores = {
         "sgd": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=nesterov and momentum > 0),
         "nesterov": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=momentum > 0),
@@ -197,9 +200,14 @@ def _one_cycle(peak: float, steps: int) -> Callable[[Array], Array]:
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), points, values)
 
 
-def kernels(params: PyTree) -> PyTree:
-    """True for leaves of two axes or more that are not one of `KEPT`: what weight decay touches."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and getattr(path[-1], "key", None) not in KEPT, params)
+def kernels(params: PyTree, layers: Sequence[str] = ()) -> PyTree:
+    """True for leaves of two axes or more that are not one of `KEPT`, in `layers` alone where some are named: what weight decay touches."""
+
+    def touched(path, leaf) -> bool:
+        names = [getattr(each, "key", None) for each in path]
+        return jnp.ndim(leaf) >= 2 and names[-1] not in KEPT and (not layers or not set(layers).isdisjoint(names))
+
+    return jax.tree_util.tree_map_with_path(touched, params)
 
 
 def global_norm(tree: PyTree) -> Array:

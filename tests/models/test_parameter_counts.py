@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from edd.models import cifar_resnet, cnn, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, cifar_resnet, cnn, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.cifar_resnet import HE_WIDTHS, WIDE_WIDTHS
 
 
@@ -31,6 +31,11 @@ def test_wide_resnet(depth, widen, num_classes, expected):
 def test_he_resnets(depth, option_a, option_b):
     assert count(cifar_resnet.make(10, depth=depth, shortcut="A")) == option_a
     assert count(cifar_resnet.make(10, depth=depth, shortcut="B")) == option_b
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((24, 24, 3), 1_068_298), ((32, 32, 3), 1_756_426), ((28, 28, 3), 1_387_786)])
+def test_alexnet(shape, expected):
+    assert count(alexnet.make(10), shape) == expected
 
 
 def test_he_resnet_with_a_hundred_classes():
