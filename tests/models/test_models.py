@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edd.models import alexnet, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, cifar_resnet, cnn, inception_v4, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.base import Model
 
 
@@ -36,6 +36,9 @@ CASES = {
         (9, 9, 1), True, True, 12,
     ),
     "alexnet": Case(lambda **k: alexnet.make(5, channels=(4, 6), hidden=(12, 8), **k), IMAGE, False, False, 8),
+    "inception_v4": Case(
+        lambda **k: inception_v4.make(5, blocks=(1, 0, 0), width=0.03, dropout=0.4, momentum=0.9, **k), (75, 75, 3), True, True, 39
+    ),
     "wide_resnet": Case(lambda **k: wide_resnet.make(5, depth=10, widen=1, dropout=0.4, **k), IMAGE, True, True, 64),
     "he_resnet_a": Case(lambda **k: cifar_resnet.make(5, depth=8, widths=(16, 19, 24), **k), IMAGE, True, False, 24),
     "he_resnet_b": Case(lambda **k: cifar_resnet.make(5, depth=8, widths=(8, 12, 16), shortcut="B", **k), IMAGE, True, False, 16),
