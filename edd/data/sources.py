@@ -96,7 +96,7 @@ def info(name: str, **options) -> Info:
         return text.info(name, **options)
     if images is photographs:
         return photographs.info(name, **options)
-    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name)
+    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name, **options)
 
 
 def smoke(info: Info, num_examples: int, seed: int) -> Split:

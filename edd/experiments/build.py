@@ -9,19 +9,35 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources, text
-from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
+from edd.distillers import (
+    batch_ensemble,
+    dlf,
+    dlf_logits,
+    edfm,
+    end,
+    end2,
+    gaussian,
+    hydra,
+    knowledge_distillation,
+    members_logits,
+    mimo,
+    proxy,
+    supervised,
+)
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, inception_v4, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
     "cnn": cnn.make,
+    "alexnet": alexnet.make,
     "wide_resnet": wide_resnet.make,
     "cifar_resnet": cifar_resnet.make,
     "resnet": resnet.make,
     "mobilenet_v2": mobilenet_v2.make,
     "maxvit": maxvit.make,
+    "inception_v4": inception_v4.make,
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
     "bert": bert.make,
     "bert_language_model": bert.make_language_model,
@@ -30,6 +46,7 @@ MODELS = {
 METHODS = {
     "supervised": supervised.make,
     "end": end.make,
+    "knowledge_distillation": knowledge_distillation.make,
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
@@ -59,11 +76,13 @@ TINY_BERT = {
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
+    "alexnet": {"channels": (4, 8), "hidden": (16, 8)},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
+    "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
 }

@@ -12,6 +12,9 @@ from edd.experiments import (
     partitions,
     regression,
     shift,
+    smoothing_distillation,
+    smoothing_features,
+    smoothing_sweep,
     tile_study,
     widths,
 )
@@ -27,6 +30,9 @@ EXPERIMENTS = {
     "online": online.run,
     "shift": shift.run,
     "partitions": partitions.run,
+    "smoothing_distillation": smoothing_distillation.run,
+    "smoothing_features": smoothing_features.run,
+    "smoothing_sweep": smoothing_sweep.run,
     "tiles": tile_study.run,
     "widths": widths.run,
 }

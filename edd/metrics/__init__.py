@@ -13,6 +13,9 @@
 |              |                                        | `interval_coverage`, `gaussian_mixture_quantile` |
 | `fidelity` | ensemble [N], student [N] | `rank_correlation`, `mean_error`, `mean_absolute_error`, |
 |            |                           | `ratio_of_means`, `mean_kl`, `agreement`, `summary` |
+| `softness` | probs [N, K], labels [N] | `equivalent_smoothing` |
+| `projection` | templates [3, d], activations [N, d] | `template_plane`, `project` |
+| `logit_information` | draws [L, N] | `example_information` |
 | `bootstrap` | any of the scalars above | `interval`, `paired_difference`, `draw`, `replicates` |
 | `accumulate` | batches, inside jit | mergeable sums for accuracy, NLL, Brier score, calibration errors, means |
 
@@ -23,10 +26,36 @@ One set of rules for all of them:
 - exact under ties, and independent of the order of the rows;
 - malformed input (NaN, other shapes, log-probabilities for probabilities and the reverse, labels out of range) is a ValueError
   that names the argument; what well-formed input cannot define (AUROC without a positive, PRR without an error) is nan;
-- every scalar but `fit_temperature` and those of `quantiles` takes `counts`, how many times each row counts: a mask or frequency
-  weight [N], or [R, N] for R resamples at once.
+- every scalar but `fit_temperature`, `example_information` and those of `quantiles` takes `counts`, how many times each row counts:
+  a mask or frequency weight [N], or [R, N] for R resamples at once.
 """
 
-from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, quantiles, regression, rejection
+from edd.metrics import (
+    accumulate,
+    bootstrap,
+    calibration,
+    classification,
+    detection,
+    fidelity,
+    logit_information,
+    projection,
+    quantiles,
+    regression,
+    rejection,
+    softness,
+)
 
-__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "quantiles", "regression", "rejection"]
+__all__ = [
+    "accumulate",
+    "bootstrap",
+    "calibration",
+    "classification",
+    "detection",
+    "fidelity",
+    "logit_information",
+    "projection",
+    "quantiles",
+    "regression",
+    "rejection",
+    "softness",
+]
