@@ -13,6 +13,7 @@ REFERENCE = {  # modules whose every public function is a formula of the field: 
     "edd/uncertainty/ensemble.py",
     "edd/uncertainty/dirichlet.py",
     "edd/uncertainty/hierarchy.py",
+    "edd/uncertainty/sequence.py",
     "edd/losses/supervised.py",
     "edd/losses/distillation.py",
     "edd/losses/distribution.py",
