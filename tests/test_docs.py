@@ -27,6 +27,7 @@ EXAMPLES = REFERENCE | {  # public modules whose functions carry a doctest
     "edd/metrics/calibration.py",
     "edd/metrics/detection.py",
     "edd/metrics/rejection.py",
+    "edd/metrics/sequence.py",
     "edd/metrics/quantiles.py",
     "edd/metrics/fidelity.py",
     "edd/metrics/bootstrap.py",
