@@ -18,6 +18,7 @@ REFERENCE = {  # modules whose every public function is a formula of the field: 
     "edd/losses/distillation.py",
     "edd/losses/distribution.py",
     "edd/losses/proxy.py",
+    "edd/losses/top_k.py",
 }
 EXAMPLES = REFERENCE | {  # public modules whose functions carry a doctest
     "edd/distributions/categorical.py",
