@@ -156,11 +156,16 @@ def dropouts(dropout: float, attention_dropout: float, relu_dropout: float) -> D
     return Drops(residual=dropout, attention=attention_dropout, relu=relu_dropout)
 
 
-def check_ids(x: Any, name: str, max_length: int) -> None:
-    """Raises unless `x[name]` holds token ids [B, L] with 1 <= L <= `max_length`."""
+def entry(x: Any, name: str) -> Array:
+    """`x[name]`; ValueError unless `x` is a dict that has it."""
     if not isinstance(x, dict) or name not in x:
         raise ValueError(f'inputs must be a dict with "source" and "target", got {sorted(x) if isinstance(x, dict) else type(x).__name__}')
-    ids = x[name]
+    return x[name]
+
+
+def check_ids(x: Any, name: str, max_length: int) -> None:
+    """Raises unless `x[name]` holds token ids [B, L] with 1 <= L <= `max_length`."""
+    ids = entry(x, name)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers (token ids), got {ids.dtype}")
     if ids.ndim != 2 or ids.shape[1] < 1:
