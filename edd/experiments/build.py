@@ -26,7 +26,21 @@ from edd.distillers import (
 )
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, inception_v4, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import (
+    alexnet,
+    batch_ensemble_mlp,
+    bert,
+    cifar_resnet,
+    cnn,
+    inception_v4,
+    maxvit,
+    mlp,
+    mobilenet_v2,
+    resnet,
+    speech,
+    transformer,
+    wide_resnet,
+)
 
 MODELS = {
     "mlp": mlp.make,
@@ -41,6 +55,8 @@ MODELS = {
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
     "bert": bert.make,
     "bert_language_model": bert.make_language_model,
+    "transformer": transformer.make,
+    "speech": speech.make,
 }
 
 METHODS = {
@@ -85,6 +101,8 @@ SMOKE_OPTIONS = {
     "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
+    "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
+    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
 }
 
 
