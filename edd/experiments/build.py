@@ -12,7 +12,7 @@ from edd.data import sources, text
 from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, speech, transformer, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
@@ -25,6 +25,8 @@ MODELS = {
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
     "bert": bert.make,
     "bert_language_model": bert.make_language_model,
+    "transformer": transformer.make,
+    "speech": speech.make,
 }
 
 METHODS = {
@@ -66,6 +68,8 @@ SMOKE_OPTIONS = {
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
+    "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
+    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
 }
 
 
