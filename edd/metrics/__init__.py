@@ -11,6 +11,7 @@
 | `quantiles` | uncertainty [N], log_probs [N, K], labels [N] | `prediction_curves`, `curve_area`, `neg_cov` |
 | `regression` | means, variances [S, N], targets [N] | `rmse`, `gaussian_mixture_nll`, `gaussian_mixture_crps`, `ensemble_crps`, |
 |              |                                        | `interval_coverage`, `gaussian_mixture_quantile` |
+| `sequence` | texts, texts | `word_error_rate`, `bleu`, of each sentence too, `rejection_errors` |
 | `fidelity` | ensemble [N], student [N] | `rank_correlation`, `mean_error`, `mean_absolute_error`, |
 |            |                           | `ratio_of_means`, `mean_kl`, `agreement`, `summary` |
 | `bootstrap` | any of the scalars above | `interval`, `paired_difference`, `draw`, `replicates` |
@@ -27,6 +28,17 @@ One set of rules for all of them:
   weight [N], or [R, N] for R resamples at once.
 """
 
-from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, quantiles, regression, rejection
+from edd.metrics import accumulate, bootstrap, calibration, classification, detection, fidelity, quantiles, regression, rejection, sequence
 
-__all__ = ["accumulate", "bootstrap", "calibration", "classification", "detection", "fidelity", "quantiles", "regression", "rejection"]
+__all__ = [
+    "accumulate",
+    "bootstrap",
+    "calibration",
+    "classification",
+    "detection",
+    "fidelity",
+    "quantiles",
+    "regression",
+    "rejection",
+    "sequence",
+]
