@@ -1,7 +1,7 @@
 """Spoken digits joined into strings: waveforms of one length with their masks, held-out speakers, noise, and the words said.
 
 Recordings are files DIGIT_SPEAKER_TAKE.wav (8 kHz, 16 bit, mono). `Split.inputs` is {"source": waveforms [N, T] float32 in [-1, 1],
-"lengths": samples [N] int32, "target": [N, L] int32}; target and `Split.labels` are as in `edd.data.translation`, with the digits' words as
+"length": samples [N] int32, "target": [N, L] int32}; target and `Split.labels` are as in `edd.data.translation`, with the digits' words as
 ids 4 to 13.
 """
 
@@ -206,7 +206,7 @@ def ids_to_words(ids: Sequence[int]) -> str:
 
 
 def encode(utterances: Sequence[Utterance], num_samples: int, target_length: int) -> Split:
-    """Utterances of digits as inputs {"source", "lengths", "target"} and labels.
+    """Utterances of digits as inputs {"source", "length", "target"} and labels.
 
     Args:
       utterances: N >= 1.
@@ -227,4 +227,4 @@ def encode(utterances: Sequence[Utterance], num_samples: int, target_length: int
     labels = pad([[*row, END] for row in rows], target_length, fill=IGNORED, what="transcript")
     target = pad([[START, *row] for row in rows], target_length, what="transcript")
     lengths = np.array([len(each.samples) for each in utterances], np.int32)
-    return Split({"source": source, "lengths": lengths, "target": target}, labels)
+    return Split({"source": source, "length": lengths, "target": target}, labels)

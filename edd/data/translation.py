@@ -7,6 +7,7 @@ in both languages, which share one vocabulary. Subwords need the package sentenc
 
 import gzip
 import io
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,11 @@ class Parallel(NamedTuple):
 
     source: tuple[str, ...]
     target: tuple[str, ...]
+
+
+def default_folder() -> pathlib.Path:
+    """Where data lies if nobody says: TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return pathlib.Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def lines(file: str | pathlib.Path) -> tuple[str, ...]:

@@ -9,7 +9,21 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources, text
-from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
+from edd.distillers import (
+    batch_ensemble,
+    dlf,
+    dlf_logits,
+    edfm,
+    end,
+    end2,
+    gaussian,
+    hydra,
+    members_logits,
+    mimo,
+    proxy,
+    sequence,
+    supervised,
+)
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
 from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, speech, transformer, wide_resnet
@@ -47,6 +61,12 @@ REGRESSION_METHODS = {
     "hydra": hydra.make,
     "batch_ensemble": batch_ensemble.make,
     "gaussian_moments": gaussian.make_moments,
+}
+
+SEQUENCE_METHODS = {
+    "send": sequence.make_end,
+    "send2": sequence.make_end2,
+    "pd_send2": sequence.make_proxy,
 }
 
 TINY_BERT = {
@@ -101,8 +121,10 @@ def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Calla
     return functools.partial(bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
 
 
-def distiller(student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int) -> Distiller:
-    """The method of a student; `hold_epochs` and `decay_epochs` among its options become steps.
+def distiller(
+    student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int, table: dict | None = None
+) -> Distiller:
+    """The method of a student, from `METHODS` or another table; `hold_epochs` and `decay_epochs` among its options become steps.
 
     Raises:
       ValueError: for an unknown method or option, or a value out of the method's range.
@@ -111,7 +133,7 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
     for phase in ("hold", "decay"):
         if f"{phase}_epochs" in options:
             options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
-    make = lookup(METHODS, "method", student.method)
+    make = lookup(METHODS if table is None else table, "method", student.method)
     return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
 
 

@@ -13,6 +13,7 @@ from edd.experiments import (
     regression,
     shift,
     tile_study,
+    translation,
     widths,
 )
 from edd.experiments.settings import unknown_name
@@ -28,6 +29,7 @@ EXPERIMENTS = {
     "shift": shift.run,
     "partitions": partitions.run,
     "tiles": tile_study.run,
+    "translation": translation.run,
     "widths": widths.run,
 }
 

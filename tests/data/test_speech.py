@@ -93,7 +93,7 @@ def test_arrays_hold_waves_lengths_and_words():
     utterances = [speech.Utterance("seven zero", np.ones(6, np.float32)), speech.Utterance("", np.ones(2, np.float32))]
     split = speech.encode(utterances, 8, 4)
     assert split.inputs["source"].tolist() == [[1.0] * 6 + [0.0] * 2, [1.0] * 2 + [0.0] * 6]
-    assert split.inputs["lengths"].tolist() == [6, 2]
+    assert split.inputs["length"].tolist() == [6, 2]
     assert split.inputs["target"].tolist() == [[START, 11, 4, 0], [START, 0, 0, 0]]
     assert split.labels.tolist() == [[11, 4, END, IGNORED], [END, IGNORED, IGNORED, IGNORED]]
     assert [speech.ids_to_words(row) for row in split.labels] == ["seven zero", ""]
