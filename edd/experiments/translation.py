@@ -298,7 +298,7 @@ def uncertainty(predicted, decode, sources: np.ndarray, batch_size: int) -> dict
         found = decode({"source": source})
         count, length = found.tokens.shape[1:]
         inputs = model_average.hypothesis_inputs({"source": source}, found.tokens, translation.START)
-        mask = jnp.arange(length) < found.lengths.reshape(-1, 1)
+        mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
         given = predicted(inputs)
         result = {"tokens": found.tokens[:, 0]}
         for measure in MEASURES:
