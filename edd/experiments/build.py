@@ -22,6 +22,7 @@ from edd.distillers import (
     members_logits,
     mimo,
     proxy,
+    sequence,
     supervised,
 )
 from edd.distillers.base import Distiller
@@ -80,6 +81,12 @@ REGRESSION_METHODS = {
     "gaussian_moments": gaussian.make_moments,
 }
 
+SEQUENCE_METHODS = {
+    "send": sequence.make_end,
+    "send2": sequence.make_end2,
+    "pd_send2": sequence.make_proxy,
+}
+
 TINY_BERT = {
     "vocab_size": 100,
     "hidden_size": 8,
@@ -134,8 +141,10 @@ def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Calla
     return functools.partial(bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
 
 
-def distiller(student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int) -> Distiller:
-    """The method of a student; `hold_epochs` and `decay_epochs` among its options become steps.
+def distiller(
+    student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int, table: dict | None = None
+) -> Distiller:
+    """The method of a student, from `METHODS` or another table; `hold_epochs` and `decay_epochs` among its options become steps.
 
     Raises:
       ValueError: for an unknown method or option, or a value out of the method's range.
@@ -144,7 +153,7 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
     for phase in ("hold", "decay"):
         if f"{phase}_epochs" in options:
             options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
-    make = lookup(METHODS, "method", student.method)
+    make = lookup(METHODS if table is None else table, "method", student.method)
     return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
 
 
