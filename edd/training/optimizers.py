@@ -83,17 +83,14 @@ def make(
     """
     _choice("optimizer", name, OPTIMIZERS)
     _choice("decay_on", decay_on, DECAY)
-    for label, value, good in (
-        ("momentum", momentum, 0 <= momentum < 1),
-        ("weight_decay", weight_decay, weight_decay >= 0),
-        ("clip_norm", clip_norm, clip_norm is None or clip_norm > 0),
-        ("b1", b1, 0 <= b1 < 1),
-        ("b2", b2, 0 <= b2 < 1),
-        ("eps", eps, eps > 0),
-        ("temperature", temperature, temperature >= 0),
-        ("num_examples", num_examples, num_examples >= 1),
-    ):
-        _range(label, value, good)
+    _range("momentum", momentum, 0 <= momentum < 1)
+    _range("weight_decay", weight_decay, weight_decay >= 0)
+    _range("clip_norm", clip_norm, clip_norm is None or clip_norm > 0)
+    for label, value in (("b1", b1), ("b2", b2)):
+        _range(label, value, 0 <= value < 1)
+    _range("eps", eps, eps > 0)
+    _range("temperature", temperature, temperature >= 0)
+    _range("num_examples", num_examples, num_examples >= 1)
     rate = make_schedule(
         schedule,
         learning_rate,
