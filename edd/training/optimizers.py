@@ -91,15 +91,8 @@ def make(
     _range("eps", eps, eps > 0)
     _range("temperature", temperature, temperature >= 0)
     _range("num_examples", num_examples, num_examples >= 1)
-    rate = make_schedule(
-        schedule,
-        learning_rate,
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        final_fraction=final_fraction,
-        milestones=milestones,
-        decay_factor=decay_factor,
-    )
+    shape = {"final_fraction": final_fraction, "milestones": milestones, "decay_factor": decay_factor}
+    rate = make_schedule(schedule, learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **shape)
     mask = None if decay_on == "all" else functools.partial(kernels, layers=tuple(decay_layers))
     cores = {
         "sgd": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=nesterov and momentum > 0),
