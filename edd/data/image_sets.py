@@ -36,12 +36,44 @@ INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are
 }
 
 
-def info(name: str) -> Info:
-    """Description of the image set `name`, which may carry a configuration after a slash."""
-    return INFOS[name.split("/")[0]]._replace(name=name)
+STANDARDISE = ("channels", "image")
 
 
-def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir: str | None = None, download: bool = True) -> Split:
+def info(name: str, *, standardise: str = "channels", crop: int = 0, download: bool = True) -> Info:
+    """Description of the image set `name`, which may carry a configuration after a slash, and of how its images are preprocessed.
+
+    Args:
+      name: as for `load`.
+      standardise: "channels" by the training set's statistics, "image" each image by its own (`augment.standardise`).
+      crop: pixels a side that the network sees of an image, its centre but where training crops elsewhere; 0: all.
+      download: not used; taken because `load` takes it.
+
+    Raises:
+      ValueError: an unknown way to standardise, a crop that is negative or larger than the images.
+
+    Examples:
+      >>> info("cifar10", standardise="image", crop=24).per_image
+      True
+    """
+    del download
+    found = INFOS[name.split("/")[0]]
+    if standardise not in STANDARDISE:
+        raise ValueError(f"standardise must be one of {', '.join(STANDARDISE)}, got {standardise!r}")
+    if not 0 <= crop <= min(found.input_shape[:2]):
+        raise ValueError(f"crop must lie in [0, {min(found.input_shape[:2])}], {name}'s side, got {crop}")
+    return found._replace(name=name, per_image=standardise == "image", crop=crop)
+
+
+def load(
+    name: str,
+    split: str,
+    bounds: tuple[str, str] = ("", ""),
+    *,
+    data_dir: str | None = None,
+    download: bool = True,
+    standardise: str = "channels",
+    crop: int = 0,
+) -> Split:
     """Reads one split of a TFDS directory into memory: 60,000 MNIST images in about 3 s.
 
     Args:
@@ -50,6 +82,7 @@ def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir:
       bounds: a slice of it, as from `edd.data.base.parse_split`; only those images are decoded.
       data_dir: folder of TFDS directories; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
       download: let TFDS download and prepare the set where the folder lacks it and the machine is connected.
+      standardise, crop: for `info` alone: images are stored whole, as bytes.
 
     Returns:
       `Split` with inputs [N, height, width, channels] uint8.
@@ -60,6 +93,7 @@ def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir:
     References:
       TensorFlow Datasets, "TFDS and TensorFlow-less use".
     """
+    del standardise, crop
     builder = _builder(name, data_dir)
     _require_complete(builder, name, split, download)
     return _read(builder, name, split, bounds)

@@ -90,7 +90,7 @@ def info(name: str, **options) -> Info:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
     if name in text.TASKS:
         return text.info(name, **options)
-    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name)
+    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name, **options)
 
 
 def smoke(info: Info, num_examples: int, seed: int) -> Split:

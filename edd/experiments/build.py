@@ -26,7 +26,7 @@ from edd.distillers import (
 )
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, batch_ensemble_mlp, bert, cifar_resnet, cnn, inception_v4, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 
 MODELS = {
     "mlp": mlp.make,
@@ -37,6 +37,7 @@ MODELS = {
     "resnet": resnet.make,
     "mobilenet_v2": mobilenet_v2.make,
     "maxvit": maxvit.make,
+    "inception_v4": inception_v4.make,
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
     "bert": bert.make,
     "bert_language_model": bert.make_language_model,
@@ -81,6 +82,7 @@ SMOKE_OPTIONS = {
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
+    "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
 }

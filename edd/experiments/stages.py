@@ -112,6 +112,7 @@ def fit(
         online_targets=online_targets,
         strategy=training.strategy,
         ema_decay=training.ema_decay,
+        sharding=training.sharding,
     )
     evaluate = None if validation is None else _validation_loss(model, distiller, validation, preprocess, devices, training)
     options = dict(num_steps=num_steps, key=key, on_nonfinite=training.on_nonfinite, progress=progress, name=name, evaluate=evaluate)
@@ -185,7 +186,8 @@ def _design_update(update: Callable, arrays: dict, devices) -> Callable:
 def _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int) -> state.TrainState:
     example = jax.eval_shape(preprocess, raw)
     averaged = training.ema_decay is not None
-    return state.init(model, distiller, optimizer, devices, key, example, num_replicas=num_replicas, ema=averaged)
+    options = {"num_replicas": num_replicas, "ema": averaged, "sharding": training.sharding}
+    return state.init(model, distiller, optimizer, devices, key, example, **options)
 
 
 def load(

@@ -10,11 +10,15 @@ OUTPUT_LAYER = "output"  # the name of every backbone's last linear layer in the
 
 
 class Outputs(NamedTuple):
-    """A model's outputs: `logits` [B, K], `penultimate` activations [B, d], `positions` [B, P, K] logits per tile or None."""
+    """A model's outputs: `logits` [B, K], `penultimate` activations [B, d], `positions` [B, P, K] logits per tile or None.
+
+    `auxiliary` are logits [B, K] of a second classifier inside the network, in training only, or None.
+    """
 
     logits: Array
     penultimate: Array
     positions: Array | None = None
+    auxiliary: Array | None = None
 
 
 class Model(NamedTuple):

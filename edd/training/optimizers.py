@@ -5,19 +5,19 @@ replica's gradient, computed so that it neither overflows nor underflows in floa
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from edd.training.transforms import kernels, scale_layers, smooth_gradients
 from edd.typing import Array, PyTree
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion", "sgld")
 DECOUPLED = ("adamw", "lamb", "lion")  # decay the weights themselves; the others add decay * weight to the gradient
 SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "multistep", "exponential", "inverse_sqrt")
 DECAY = ("kernels", "all")
-KEPT = ("bias", "r", "s", "class_factor", "latents")  # no kernels, whatever their axes: members' biases and factors, a law's parameters
 
 
 def make(
@@ -32,6 +32,8 @@ def make(
     weight_decay: float = 0.0,
     decay_on: str = "kernels",
     decay_layers: Sequence[str] = (),
+    gradient_smoothing: float = 0.0,
+    layer_rates: Mapping[str, float] | None = None,
     clip_norm: float | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -42,7 +44,7 @@ def make(
     temperature: float = 1.0,
     num_examples: int = 1,
 ) -> optax.GradientTransformation:
-    """The optimiser `name` with its schedule, weight decay and clipping, in this order: clip, decay, step.
+    """The optimiser `name` with its schedule, weight decay and clipping, in this order: clip, decay, smooth, step, layers' rates.
 
     Args:
       name: "sgd" | "nesterov" (sgd with Nesterov momentum) | "adam" | "adamw" | "rmsprop" | "adagrad" | "lamb" | "lion" |
@@ -54,8 +56,10 @@ def make(
       momentum: of sgd, nesterov and rmsprop, in [0, 1).
       nesterov: Nesterov's variant of sgd's momentum.
       weight_decay: >= 0. Decoupled (times the learning rate) for adamw, lamb and lion, L2 for the others.
-      decay_on: "kernels" (leaves of two axes or more but those of `KEPT`: no biases, norm scales or rank-one factors) | "all".
+      decay_on: "kernels" (leaves of two axes or more but those of `transforms.KEPT`: no biases, norm scales or rank-one factors) | "all".
       decay_layers: names of the layers whose kernels decay; (): of all.
+      gradient_smoothing: decay of the average that takes the gradient's place (`transforms.smooth_gradients`), in [0, 1).
+      layer_rates: layer name -> what its learning rate is multiplied by (`transforms.scale_layers`), or None.
       clip_norm: largest global norm of one replica's gradient, > 0, or None.
       b1, b2, eps: of the Adam family; b2 also the decay of rmsprop.
       final_fraction: last learning rate over the peak, in [0, 1] (cosine, linear, exponential).
@@ -114,7 +118,9 @@ def make(
     chain = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     if weight_decay > 0 and name not in DECOUPLED:
         chain.append(optax.add_decayed_weights(weight_decay, mask=mask))
-    return optax.chain(*chain, cores[name]())
+    if gradient_smoothing:
+        chain.append(smooth_gradients(gradient_smoothing))
+    return optax.chain(*chain, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
 
 
 def langevin(rate: Callable[[Array], Array], scale: float) -> optax.GradientTransformationExtraArgs:
@@ -198,16 +204,6 @@ def _one_cycle(peak: float, steps: int) -> Callable[[Array], Array]:
     rise, fall = max(1, round(0.45 * steps)), max(2, round(0.9 * steps))
     points, values = jnp.array([0.0, rise, fall, max(steps, fall + 1)]), peak * jnp.array([0.1, 1.0, 0.1, 1e-4])
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), points, values)
-
-
-def kernels(params: PyTree, layers: Sequence[str] = ()) -> PyTree:
-    """True for leaves of two axes or more that are not one of `KEPT`, in `layers` alone where some are named: what weight decay touches."""
-
-    def touched(path, leaf) -> bool:
-        names = [getattr(each, "key", None) for each in path]
-        return jnp.ndim(leaf) >= 2 and names[-1] not in KEPT and (not layers or not set(layers).isdisjoint(names))
-
-    return jax.tree_util.tree_map_with_path(touched, params)
 
 
 def global_norm(tree: PyTree) -> Array:

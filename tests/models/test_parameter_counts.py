@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from edd.models import alexnet, cifar_resnet, cnn, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, cifar_resnet, cnn, inception_v4, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.cifar_resnet import HE_WIDTHS, WIDE_WIDTHS
 
 
@@ -103,3 +103,23 @@ def test_small_cnn():
     assert count(cnn.make(10), (28, 28, 1)) == (25 * 16 + 16) + (9 * 16 * 32 + 32) + dense
     with_norm = (25 * 16 + 2 * 16) + (9 * 16 * 32 + 2 * 32) + 7 * 7 * 32 * 128 + 2 * 128 + 128 * 10 + 10
     assert count(cnn.make(10, batch_norm=True), (28, 28, 1)) == with_norm
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "auxiliary", "with_scale", "without"),
+    [
+        (1000, False, 42_679_816, 42_648_232), (1000, True, 46_039_280, 46_006_800),
+        (1001, False, 42_681_353, 42_649_769), (1001, True, 46_041_586, 46_009_106),
+    ],
+)  # fmt: skip
+def test_inception_v4(num_classes, auxiliary, with_scale, without):
+    make = lambda scale: inception_v4.make(num_classes, auxiliary=auxiliary, scale=scale)  # noqa: E731
+    assert count(make(True), (299, 299, 3)) == with_scale
+    assert count(make(False), (299, 299, 3)) == without
+
+
+def test_inception_v4_has_149_convolutions():
+    shapes = jax.eval_shape(inception_v4.make(1000).init, jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
+    kernels = [leaf for leaf in jax.tree.leaves(shapes["params"]) if leaf.ndim == 4]
+    assert len(kernels) == 149 and sum(leaf.size for leaf in kernels) == 41_079_648
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["batch_stats"])) == 2 * 31_584
