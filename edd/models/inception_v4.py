@@ -151,7 +151,7 @@ def make(
       axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
     Returns:
-      `Model`; inputs are [B, height, width, channels], the penultimate dimension 1,536 times `width`.
+      `Model`; inputs are [B, height, width, channels], the penultimate dimension is 1,536 at width 1.
 
     Raises:
       ValueError: a size below 1, a share outside [0, 1).

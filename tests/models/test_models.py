@@ -37,7 +37,7 @@ CASES = {
     ),
     "alexnet": Case(lambda **k: alexnet.make(5, channels=(4, 6), hidden=(12, 8), **k), IMAGE, False, False, 8),
     "inception_v4": Case(
-        lambda **k: inception_v4.make(5, blocks=(1, 0, 0), width=0.03, dropout=0.4, momentum=0.9, **k), (75, 75, 3), True, True, 39
+        lambda **k: inception_v4.make(5, blocks=(1, 0, 0), width=0.03, dropout=0.4, momentum=0.9, **k), (75, 75, 3), True, True, 48
     ),
     "wide_resnet": Case(lambda **k: wide_resnet.make(5, depth=10, widen=1, dropout=0.4, **k), IMAGE, True, True, 64),
     "he_resnet_a": Case(lambda **k: cifar_resnet.make(5, depth=8, widths=(16, 19, 24), **k), IMAGE, True, False, 24),
