@@ -83,14 +83,17 @@ def make(
     """
     _choice("optimizer", name, OPTIMIZERS)
     _choice("decay_on", decay_on, DECAY)
-    _range("momentum", momentum, 0 <= momentum < 1)
-    _range("weight_decay", weight_decay, weight_decay >= 0)
-    _range("clip_norm", clip_norm, clip_norm is None or clip_norm > 0)
-    for label, value in (("b1", b1), ("b2", b2)):
-        _range(label, value, 0 <= value < 1)
-    _range("eps", eps, eps > 0)
-    _range("temperature", temperature, temperature >= 0)
-    _range("num_examples", num_examples, num_examples >= 1)
+    for label, value, good in (
+        ("momentum", momentum, 0 <= momentum < 1),
+        ("weight_decay", weight_decay, weight_decay >= 0),
+        ("clip_norm", clip_norm, clip_norm is None or clip_norm > 0),
+        ("b1", b1, 0 <= b1 < 1),
+        ("b2", b2, 0 <= b2 < 1),
+        ("eps", eps, eps > 0),
+        ("temperature", temperature, temperature >= 0),
+        ("num_examples", num_examples, num_examples >= 1),
+    ):
+        _range(label, value, good)
     shape = {"final_fraction": final_fraction, "milestones": milestones, "decay_factor": decay_factor}
     rate = make_schedule(schedule, learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **shape)
     mask = None if decay_on == "all" else functools.partial(kernels, layers=tuple(decay_layers))
@@ -105,12 +108,11 @@ def make(
         "lion": lambda: optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask),
         "sgld": lambda: langevin(rate, temperature / num_examples),
     }
-    chain = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
-    if weight_decay > 0 and name not in DECOUPLED:
-        chain.append(optax.add_decayed_weights(weight_decay, mask=mask))
-    if gradient_smoothing:
-        chain.append(smooth_gradients(gradient_smoothing))
-    return optax.chain(*chain, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
+    coupled = weight_decay > 0 and name not in DECOUPLED
+    before = [clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    before += [optax.add_decayed_weights(weight_decay, mask=mask)] if coupled else []
+    before += [smooth_gradients(gradient_smoothing)] if gradient_smoothing else []
+    return optax.chain(*before, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
 
 
 def langevin(rate: Callable[[Array], Array], scale: float) -> optax.GradientTransformationExtraArgs:
