@@ -200,7 +200,8 @@ def _advance(step: Callable, rules: Rules, carry: Carry) -> Carry:
     allowed &= (index < rules.length - 1) | (ids == rules.end)
     scores = next_scores(live.log_probs, live.cumulative, log_probs, rules.combination)
     scores = jnp.where(allowed[None, None], scores, -jnp.inf)
-    best, flat = jax.lax.top_k(scores.reshape(scores.shape[0], -1), 2 * rules.beam)
+    # the barrier keeps XLA from merging later slices into the selection, which would turn it into a sort of the whole vocabulary
+    best, flat = jax.lax.optimization_barrier(jax.lax.top_k(scores.reshape(scores.shape[0], -1), 2 * rules.beam))
     candidates = _extend(live, log_probs, best.astype(live.log_probs.dtype), flat // vocabulary, flat % vocabulary, index)
     ends = candidates.last == rules.end
 
