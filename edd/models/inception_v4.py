@@ -98,12 +98,12 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool, keys) -> Outputs:
-        def conv(x, channels, kernel, strides, padding):
+        def conv(x, channels, kernel, strides, padding, name=None):
             init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
             channels = max(1, round(channels * self.width))
-            x = nn.Conv(channels, kernel, strides, padding=padding, use_bias=False, kernel_init=init, dtype=self.dtype)(x)
+            x = nn.Conv(channels, kernel, strides, padding=padding, use_bias=False, kernel_init=init, dtype=self.dtype, name=name)(x)
             norm = {"train": train, "axis_name": self.axis_name, "momentum": self.momentum, "epsilon": 1e-3, "dtype": self.dtype}
-            return nn.relu(batch_norm(scale=self.scale, **norm)(x))
+            return nn.relu(batch_norm(scale=self.scale, name=name and f"{name}_norm", **norm)(x))
 
         build = Builder(conv)
         for block in (*STEM, *[BLOCK_A] * self.blocks[0], REDUCTION_A, *[BLOCK_B] * self.blocks[1]):
@@ -116,9 +116,12 @@ class Network(nn.Module):
         return linen.head(x, self.num_classes)._replace(auxiliary=auxiliary)
 
     def auxiliary_head(self, x, conv):
-        """Logits from the middle of the network, whose loss helps the lower layers in training."""
-        x = conv(nn.avg_pool(x, (5, 5), (3, 3), "VALID"), 128, ONE, 1, "SAME")
-        x = conv(x, 768, x.shape[1:3], 1, "VALID").reshape(x.shape[0], -1)
+        """Logits from the middle of the network, whose loss helps the lower layers in training.
+
+        Its layers have names of their own, so that the numbers of the others do not depend on whether it runs.
+        """
+        x = conv(nn.avg_pool(x, (5, 5), (3, 3), "VALID"), 128, ONE, 1, "SAME", "auxiliary_1")
+        x = conv(x, 768, x.shape[1:3], 1, "VALID", "auxiliary_2").reshape(x.shape[0], -1)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.truncated_normal(0.001), name="auxiliary")(x.astype(jnp.float32))
 
 

@@ -94,15 +94,8 @@ def make(
         ("num_examples", num_examples, num_examples >= 1),
     ):
         _range(label, value, good)
-    rate = make_schedule(
-        schedule,
-        learning_rate,
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        final_fraction=final_fraction,
-        milestones=milestones,
-        decay_factor=decay_factor,
-    )
+    shape = {"final_fraction": final_fraction, "milestones": milestones, "decay_factor": decay_factor}
+    rate = make_schedule(schedule, learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **shape)
     mask = None if decay_on == "all" else functools.partial(kernels, layers=tuple(decay_layers))
     cores = {
         "sgd": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=nesterov and momentum > 0),
@@ -115,12 +108,11 @@ def make(
         "lion": lambda: optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask),
         "sgld": lambda: langevin(rate, temperature / num_examples),
     }
-    chain = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
-    if weight_decay > 0 and name not in DECOUPLED:
-        chain.append(optax.add_decayed_weights(weight_decay, mask=mask))
-    if gradient_smoothing:
-        chain.append(smooth_gradients(gradient_smoothing))
-    return optax.chain(*chain, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
+    coupled = weight_decay > 0 and name not in DECOUPLED
+    before = [clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    before += [optax.add_decayed_weights(weight_decay, mask=mask)] if coupled else []
+    before += [smooth_gradients(gradient_smoothing)] if gradient_smoothing else []
+    return optax.chain(*before, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
 
 
 def langevin(rate: Callable[[Array], Array], scale: float) -> optax.GradientTransformationExtraArgs:
