@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         "epochs": STEPS / STEPS_PER_EPOCH,
         "batch_size": 128,
-        "augment": "crop+flip",
+        "augment": "shift+flip",
         "augment_padding": 4,
         "checkpoint_every": 4000,
     }

@@ -24,7 +24,7 @@ def descent(steps: int, name: str, milestones: list, **options) -> dict:
     """A program of the paper on CIFAR-10, for cross-entropy times 3."""
     rest = {key: options.pop(key) for key in ("weight_decay", "clip_norm") if key in options}
     optimizer = {"name": name, "learning_rate": 0.3, "schedule": "multistep", **rest, "options": {"milestones": milestones, **options}}
-    views = {"augment": "crop+flip", "augment_padding": 4}
+    views = {"augment": "shift+flip", "augment_padding": 4}
     return {"optimizer": optimizer, "epochs": steps / CIFAR_STEPS_PER_EPOCH, "batch_size": 128, "checkpoint_every": 4000, **views}
 
 

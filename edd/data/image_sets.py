@@ -3,6 +3,7 @@
 import difflib
 import io
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def _colour(name: str, num_classes: int = 10, mean=_CIFAR_MEAN, std=_CIFAR_STD, 
     return Info(name, num_classes, (32, 32, 3), mean, std, "uint8", splits)
 
 
-OWN = ("tiny_imagenet",)  # sets that TFDS's catalogue lacks: a user's own TFDS directory with features "image" and "label"
+OWN = ("tiny_imagenet", "imagenet_o")  # sets that TFDS's catalogue lacks: a user's own TFDS directory with features "image" and "label"
 INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are standardised as CIFAR-10
     "mnist": _grey("mnist", 0.1307, 0.3081),
     "fashion_mnist": _grey("fashion_mnist", 0.2860, 0.3530),
@@ -94,9 +95,18 @@ def load(
       TensorFlow Datasets, "TFDS and TensorFlow-less use".
     """
     del standardise, crop
+    shape = info(name).input_shape
+    decode = lambda image: np.asarray(image).reshape(shape)  # noqa: E731
+    return read(name, split, bounds, shape=shape, decode=decode, data_dir=data_dir, download=download)
+
+
+def read(
+    name: str, split: str, bounds: tuple[str, str], *, shape: tuple[int, ...], decode: Callable, data_dir: str | None, download: bool
+) -> Split:
+    """A split of the TFDS directory of `name`, every image made an array of `shape` by `decode`; the rest as `load`."""
     builder = _builder(name, data_dir)
     _require_complete(builder, name, split, download)
-    return _read(builder, name, split, bounds)
+    return _read(builder, name, split, bounds, shape, decode)
 
 
 def _builder(name: str, data_dir: str | None):
@@ -156,19 +166,18 @@ def _require_complete(builder, name: str, split: str, download: bool) -> None:
         raise FileNotFoundError(f"{folder} is half-written: {len(missing)} record file(s) are missing, first {missing[0]}; {again}")
 
 
-def _read(builder, name: str, split: str, bounds: tuple[str, str]) -> Split:
+def _read(builder, name: str, split: str, bounds: tuple[str, str], shape: tuple[int, ...], decode: Callable) -> Split:
     import tensorflow_datasets as tfds
     from PIL import Image
 
     chosen = slice_range(bounds, builder.info.splits[split].num_examples)
-    shape = info(name).input_shape
     images, labels = np.empty((len(chosen), *shape), np.uint8), np.empty(len(chosen), np.int32)
     try:
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         for start in range(0, len(chosen), BLOCK):
             rows = chosen[start : start + BLOCK]
             for offset, record in enumerate(source.__getitems__(list(rows)), start):
-                images[offset] = np.asarray(Image.open(io.BytesIO(record["image"]))).reshape(shape)
+                images[offset] = decode(Image.open(io.BytesIO(record["image"])))
                 labels[offset] = record["label"]
     except NotImplementedError as error:
         raise FileNotFoundError(

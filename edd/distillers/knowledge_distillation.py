@@ -1,6 +1,6 @@
 """Knowledge distillation: labels and the teachers' softened predictions, or their logits, in one loss."""
 
-from edd.distillers.base import Distiller, check_sizes, expect_members, no_parameters, predict_softmax
+from edd.distillers.base import Distiller, check_sizes, no_parameters, predict_softmax
 from edd.losses import distillation
 
 
@@ -53,7 +53,6 @@ def make(
         raise ValueError(f"form must be one of {distillation.MATCHING}, got {form!r}")
 
     def targets(member_logits):
-        expect_members(member_logits, num_members)
         return member_logits.mean(0) if form == "logits" else distillation.log_mean_probs(member_logits, teacher_temperature)
 
     def loss(outputs, targets, params, state, labels, key):

@@ -16,6 +16,7 @@ from edd.experiments import (
     smoothing_features,
     smoothing_sweep,
     tile_study,
+    translation,
     widths,
 )
 from edd.experiments.settings import unknown_name
@@ -34,6 +35,7 @@ EXPERIMENTS = {
     "smoothing_features": smoothing_features.run,
     "smoothing_sweep": smoothing_sweep.run,
     "tiles": tile_study.run,
+    "translation": translation.run,
     "widths": widths.run,
 }
 

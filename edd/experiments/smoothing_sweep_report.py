@@ -171,7 +171,7 @@ def figure(found: dict):
             draw_detection(own[3], parts, at, names)
             for axis in own:
                 axis.set_title(data, fontsize="small")
-                axis.set_xlabel("smoothing of the teachers' labels")
+                axis.set_xlabel("smoothing of the teachers")
                 axis.legend(fontsize="xx-small")
 
     return style.panels(draw, 4 * len(made), columns=4, height=2.9, width=3.0)

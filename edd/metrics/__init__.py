@@ -11,6 +11,7 @@
 | `quantiles` | uncertainty [N], log_probs [N, K], labels [N] | `prediction_curves`, `curve_area`, `neg_cov` |
 | `regression` | means, variances [S, N], targets [N] | `rmse`, `gaussian_mixture_nll`, `gaussian_mixture_crps`, `ensemble_crps`, |
 |              |                                        | `interval_coverage`, `gaussian_mixture_quantile` |
+| `sequence` | texts, texts | `word_error_rate`, `bleu`, of each sentence too, `rejection_errors` |
 | `fidelity` | ensemble [N], student [N] | `rank_correlation`, `mean_error`, `mean_absolute_error`, |
 |            |                           | `ratio_of_means`, `mean_kl`, `agreement`, `summary` |
 | `softness` | probs [N, K], labels [N] | `equivalent_smoothing` |
@@ -42,6 +43,7 @@ from edd.metrics import (
     quantiles,
     regression,
     rejection,
+    sequence,
     softness,
 )
 
@@ -57,5 +59,6 @@ __all__ = [
     "quantiles",
     "regression",
     "rejection",
+    "sequence",
     "softness",
 ]

@@ -45,7 +45,7 @@ def trained(variables: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def create(
-    model: Model, distiller: Distiller, optimizer: optax.GradientTransformation, key: Key, example: Array, *, ema: bool
+    model: Model, distiller: Distiller, optimizer: optax.GradientTransformation, key: Key, example: PyTree, *, ema: bool
 ) -> TrainState:
     """The first state of one replica (no replica axis)."""
     model_key, distiller_key = jax.random.split(key)
@@ -69,7 +69,7 @@ def init(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     key: Key,
-    example: Array,
+    example: PyTree,
     *,
     num_replicas: int,
     ema: bool = False,
@@ -81,7 +81,7 @@ def init(
       model, distiller, optimizer: as for `step.make_train_step`.
       mesh: axes ("member", "data").
       key: typed key.
-      example: one batch of preprocessed inputs [B, *S] (arrays or ShapeDtypeStruct); only shape and dtype matter.
+      example: one batch of preprocessed inputs [B, *S], or a pytree of such (arrays or ShapeDtypeStruct); only shape and dtype matter.
       num_replicas: R >= 1, a multiple of the mesh's member axis.
       ema: carry an exponential moving average (give the same to the step through `ema_decay`).
       sharding: "replicated", or "full": one network's leaves are born spread over "data" (give the same to the step).
@@ -93,10 +93,10 @@ def init(
     meshes.check_divides(mesh, num_replicas)
     sharded.check(sharding, num_replicas, mesh)
     local = num_replicas // mesh.shape[meshes.MEMBER]
-    shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
+    shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), example)
 
     def build(key, shared, first):
-        blank = jnp.zeros(shape.shape, shape.dtype)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
         one = lambda replica: create(bind(model, shared), distiller, optimizer, jax.random.fold_in(key, replica), blank, ema=ema)  # noqa: E731
         return jax.vmap(one)(first + jnp.arange(local))
 

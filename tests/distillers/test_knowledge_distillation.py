@@ -58,8 +58,3 @@ def test_beta_zero_is_plain_cross_entropy_and_kl_vanishes_at_the_teacher():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         knowledge_distillation.make(1, 3, **options)
-
-
-def test_other_numbers_of_teachers_are_refused():
-    with pytest.raises(ValueError, match="M = 1"):
-        knowledge_distillation.make(1, 3).targets(TEACHERS)
