@@ -23,7 +23,7 @@ def test_evaluation_and_training(network):
     outputs, state = apply(variables, images, train=False, rngs=None)
     weights, bias = model.templates(variables)
     assert outputs.auxiliary is None and state == {} and outputs.penultimate.shape == (2, weights.shape[1])
-    np.testing.assert_allclose(outputs.logits, outputs.penultimate @ weights.T + bias, atol=1e-5)
+    np.testing.assert_allclose(outputs.logits, outputs.penultimate @ weights.T + bias[None], atol=1e-5)
     keys = {"dropout": jax.random.split(jax.random.key(2), 2)}
     trained, state = apply(variables, images, train=True, rngs=keys)
     assert trained.auxiliary.shape == (2, 5)
