@@ -145,14 +145,18 @@ def make(model: Model, *, map_members: Callable = jax.vmap, **rules) -> Callable
     check(chosen, 1, 1)
 
     def decode(variables, x):
+        leaves = jax.tree.leaves(variables)
+        alone = leaves[0].shape[0] == 1  # products of plain matrices are faster than of stacks of one
+        mapped = (lambda fn: fn) if alone else map_members
+        members = jax.tree.map(lambda leaf: leaf[0], variables) if alone else variables
+
         def step(caches, tokens, parents, index):
             one = lambda member, cache: model.decoding.decode_step(member, cache, tokens, parents, index)  # noqa: E731
-            logits, caches = map_members(one)(variables, caches)
-            return jax.nn.log_softmax(logits), caches
+            logits, caches = mapped(one)(members, caches)
+            return jax.nn.log_softmax(logits[None] if alone else logits), caches
 
         encode = functools.partial(model.decoding.encode, x=x, num_hypotheses=chosen.beam, length=chosen.length)
-        state = map_members(lambda member: encode(member))(variables)
-        leaves = jax.tree.leaves(variables)
+        state = mapped(lambda member: encode(member))(members)
         dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))
         sources = jax.tree.leaves(x)[0].shape[0]
         return search(step, state, chosen, num_members=leaves[0].shape[0], num_sources=sources, dtype=dtype)

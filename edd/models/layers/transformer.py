@@ -45,7 +45,7 @@ class Cache(NamedTuple):
     step lies on its path. Reordering the hypotheses reorders this small table alone.
 
     Attributes:
-      memories: per layer (keys, values) [B, H, L, N, d / H] of the tokens written so far.
+      memories: per layer (keys, values) [B, H, L N, d / H] of the tokens written so far, slot (step, n) at step * N + n.
       sources: per layer (keys, values) [B, H, S, d / H] of the encoded source, shared by the hypotheses.
       source_mask: [B, S], False at padding.
       ancestors: [B, N, L] int32.
@@ -112,8 +112,7 @@ class DecoderLayer(nn.Module):
         normed = self.attention_norm(x)
         memory = self.attention.memory(normed)
         kept = memory if extend is None else extend(memory)
-        flat = jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:2], -1, leaf.shape[-1]), kept)
-        x = x + at("residual", 0)(self.attention(normed, flat, mask, at("attention", 1)))
+        x = x + at("residual", 0)(self.attention(normed, kept, mask, at("attention", 1)))
         normed = self.source_attention_norm(x)
         x = x + at("residual", 2)(self.source_attention(normed, source, source_mask[:, None], at("attention", 3)))
         return x + at("residual", 4)(self.feed_forward(self.feed_forward_norm(x), at("relu", 5))), kept
@@ -144,7 +143,7 @@ class Decoder(nn.Module):
     def start(self, encoded: Float[Array, "B S d"], source_mask: Bool[Array, "B S"], num_hypotheses: int, length: int) -> Cache:
         """An empty cache for `length` steps of `num_hypotheses` hypotheses per source."""
         batch, heads = encoded.shape[0], self.shape.heads
-        empty = jnp.zeros((batch, heads, length, num_hypotheses, self.shape.width // heads), encoded.dtype)
+        empty = jnp.zeros((batch, heads, length * num_hypotheses, self.shape.width // heads), encoded.dtype)
         sources = tuple(layer.source_attention.memory(encoded) for layer in self.layers)
         memories = tuple((empty, empty) for _ in self.layers)
         return Cache(memories, sources, source_mask, jnp.zeros((batch, num_hypotheses, length), jnp.int32))
@@ -166,7 +165,7 @@ class Decoder(nn.Module):
 
 
 def _write(memory: tuple[Array, Array], fresh: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-    """`memory` [B, H, L, N, D] with `fresh` [B, H, N, D] at step `index`."""
+    """`memory` [B, H, L N, D] with `fresh` [B, H, N, D] at step `index`; a reshape here would cost a copy of the whole cache."""
     return jax.tree.map(
-        lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new[:, :, None].astype(old.dtype), index, 2), memory, fresh
+        lambda old, new: jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), index * new.shape[2], 2), memory, fresh
     )
