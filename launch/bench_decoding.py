@@ -2,10 +2,11 @@
 
 python launch/bench_decoding.py [--size=small] [--batch=16] [--beam=5] [--length=48] [--members=1] [--threads=1] [--repeats=7]
 
-The PyTorch side keeps keys and values in caches that grow with the hypotheses, computes the source's once per source and hypothesis,
-runs the whole batch at once, reorders its caches by the surviving hypotheses and stops when all sources are done. Both sides are first
-compared hypothesis by hypothesis, then timed in turn; the ratio is PyTorch's time over edd's (above 1: edd is faster), the median
-over rounds, of wall time and of the process's CPU time (which other programs on a busy machine disturb less). Weights are random, so that few hypotheses end early and both sides take all steps. Needs PyTorch: pip install torch.
+The PyTorch side keeps keys and values in caches that grow with the hypotheses, computes the source's once for all steps, runs the whole
+batch at once, reorders its caches by the surviving hypotheses and stops when all sources are done. Both sides are first compared
+hypothesis by hypothesis, then timed in turn; the ratio is PyTorch's time over edd's (above 1: edd is faster), the median over rounds,
+of wall time and of the process's CPU time (which other programs on a busy machine disturb less). Weights are random, so that few
+hypotheses end early and both sides take all steps. Needs PyTorch: pip install torch.
 """
 
 import functools
