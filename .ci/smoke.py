@@ -1,4 +1,4 @@
-"""Takes every config two steps at `:smoke`, within 30 s and 2 GiB each: python .ci/smoke.py configs/*.py configs/NAME.py:ARG."""
+"""Takes every config two steps at `:smoke`, within a minute (translation: two) and 2 GiB each: python .ci/smoke.py configs/*.py configs/NAME.py:ARG."""
 
 import os
 import pathlib
@@ -7,7 +7,8 @@ import sys
 import tempfile
 import time
 
-SECONDS = 30.0
+SECONDS = 60.0
+LONGER = {"multi30k": 120.0}  # compiles two beam searches beside its training steps
 GIBIBYTES = 2.0
 
 
@@ -36,7 +37,7 @@ def main(configs: list[str]) -> int:
         for config in configs:
             name = pathlib.Path(config).name.replace(".py", "")
             status, seconds, memory, output = run(config, f"{folder}/{name.replace(':', '-')}")
-            good = status == 0 and seconds <= SECONDS and memory <= GIBIBYTES
+            good = status == 0 and seconds <= LONGER.get(name, SECONDS) and memory <= GIBIBYTES
             print(f"{name:24s} {seconds:6.1f} s {memory:6.2f} GiB  {'ok' if good else 'FAILED'}", flush=True)
             if not good:
                 bad.append(name)
