@@ -42,7 +42,7 @@ def test_pooled_logits_are_the_logits_of_pooled_features(grid):
 def test_positions_are_exact_where_the_network_is_not():
     variables = Head().init(jax.random.key(1), FEATURES)
     outputs = Head().apply(variables, FEATURES.astype(jnp.bfloat16))
-    assert {each.dtype for each in outputs} == {jnp.dtype("float32")}
+    assert {each.dtype for each in jax.tree.leaves(outputs)} == {jnp.dtype("float32")} and outputs.positions is not None
 
 
 MODELS = {
