@@ -1,4 +1,4 @@
-"""Takes every config two steps at `:smoke`, within a minute (translation: two) and 2 GiB each: python .ci/smoke.py configs/*.py configs/NAME.py:ARG."""
+"""Takes every config two steps at `:smoke`, within a minute (translation: two) and 2 GiB each: python .ci/smoke.py configs/*.py[:ARG]."""
 
 import os
 import pathlib
