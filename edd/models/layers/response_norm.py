@@ -21,7 +21,7 @@ def local_response_norm(x, *, radius: int = 4, bias: float = 1.0, alpha: float =
       Krizhevsky, Sutskever & Hinton 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3.
 
     Examples:
-      >>> float(local_response_norm(jnp.array([3.0]), alpha=1.0, beta=1.0).round(3)[0])  # 3 / (1 + 9)
+      >>> round(float(local_response_norm(jnp.array([3.0]), alpha=1.0, beta=1.0)[0]), 3)  # 3 / (1 + 9)
       0.3
     """
     if radius < 0 or not bias > 0 or alpha < 0 or beta < 0:
