@@ -1,4 +1,4 @@
-"""Takes every config two steps at `:smoke`, within 30 s and 2 GiB each: python .ci/smoke.py configs/*.py."""
+"""Takes every config two steps at `:smoke`, within 30 s and 2 GiB each: python .ci/smoke.py configs/*.py configs/NAME.py:ARG."""
 
 import os
 import pathlib
@@ -14,7 +14,13 @@ GIBIBYTES = 2.0
 def run(config: str, workdir: str) -> tuple[int, float, float, str]:
     """(exit status, seconds, peak GiB, output) of one smoke run without any data directory."""
     environment = {key: value for key, value in os.environ.items() if key != "TFDS_DATA_DIR"}
-    command = [sys.executable, "launch/run.py", f"--config={config}:smoke", f"--workdir={workdir}", "--progress=false"]
+    command = [
+        sys.executable,
+        "launch/run.py",
+        f"--config={config}{',' if ':' in config else ':'}smoke",
+        f"--workdir={workdir}",
+        "--progress=false",
+    ]
     log = pathlib.Path(workdir).with_suffix(".log")
     started = time.perf_counter()
     with log.open("w") as out:
@@ -28,8 +34,8 @@ def main(configs: list[str]) -> int:
     bad = []
     with tempfile.TemporaryDirectory() as folder:
         for config in configs:
-            name = pathlib.Path(config).stem
-            status, seconds, memory, output = run(config, f"{folder}/{name}")
+            name = pathlib.Path(config).name.replace(".py", "")
+            status, seconds, memory, output = run(config, f"{folder}/{name.replace(':', '-')}")
             good = status == 0 and seconds <= SECONDS and memory <= GIBIBYTES
             print(f"{name:24s} {seconds:6.1f} s {memory:6.2f} GiB  {'ok' if good else 'FAILED'}", flush=True)
             if not good:

@@ -4,8 +4,9 @@ Reproduces: figure 2, tables 1 and 2 and figure 5 of arXiv 2409.02628 (784-64w-3
 mutual information falls with width on every set (paper, MNIST: 0.0397 at 1, 0.0182 at 8, 0.0096 at 128) and is least on MNIST, more
 on ambiguous images, most on Fashion-MNIST; masks with weight 2 of the diversity recover much of a trained ensemble's.
 The default is a preset for two CPU cores: widths 1, 4 and 8, 12 epochs at learning rate 0.05 in place of 100 at 0.01, masks at width 8.
-The ambiguous images are ours (midpoints in an autoencoder's latent space), not Ambiguous-MNIST's.
-Argument: comma-separated: full (the paper's widths and schedule, masks at width 64; an accelerator), widths=1+4, seed=N, smoke.
+The ambiguous images are ours (midpoints in an autoencoder's latent space), not Ambiguous-MNIST's, unless its released files are given.
+Argument: comma-separated: full (the paper's widths and schedule, masks at width 64; an accelerator), widths=1+4, weights=0.5+2 (of the
+masks' diversity), dirty=FOLDER (with amnist_samples.pt and amnist_labels.pt), seed=N, smoke.
 Needs: TFDS directories mnist and fashion_mnist (--data_dir or TFDS_DATA_DIR).
 Command: python launch/run.py --config configs/mnist_widths.py --workdir runs/mnist_widths --data_dir DIR
 """
@@ -43,9 +44,9 @@ def training(model: dict, optimizer: dict, epochs: float, batch_size: int = 128)
 
 def get_config(arg: str = "") -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
-    unknown = set(given) - {"full", "widths", "seed", "smoke"}
+    unknown = set(given) - {"full", "widths", "weights", "dirty", "seed", "smoke"}
     if unknown or not given.get("seed", "0").isdigit():
-        raise ValueError(f"unknown argument {arg!r}: known are full, widths=A+B, seed=N, smoke")
+        raise ValueError(f"unknown argument {arg!r}: known are full, widths=A+B, weights=A+B, dirty=FOLDER, seed=N, smoke")
     full = "full" in given
     widths = [float(each) for each in given["widths"].split("+")] if "widths" in given else [1, 2, 4, 8, 32, 64, 128] if full else [1, 4, 8]
     masked = 64.0 if full else 8.0
@@ -55,10 +56,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "training": training({"name": "vae", "options": {"latent_dim": 8, "hidden": 256}}, {"name": "adam", "learning_rate": 1e-3}, 20.0),
         "num_train": 0 if full else 20_000,
         "num_images": 60_000 if full else 10_000,
+        **({"files": given["dirty"]} if given.get("dirty") else {}),
     }
     masks = {
         "width": masked,
-        "weights": [2.0] if full else [0.5, 2.0],
+        "weights": [float(each) for each in given.get("weights", "2" if full else "0.5+2").split("+")],
         "training": training({"name": "mlp"}, {"name": "adam", "learning_rate": 0.05, "schedule": "cosine"}, 20.0 if full else 5.0, 256),
     }
     return ConfigDict(

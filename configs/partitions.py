@@ -3,7 +3,7 @@
 Reproduces: figure 4 of arXiv 2409.02628 (24 WRN-28-1 on CIFAR-10 against SVHN; 350 epochs, SGD with momentum 0.9, rate 0.1, times 0.1
 at epochs 150 and 250, weight decay 5e-4, batch 128). Expected: the mean falls along the partitions, on or above (G - 1) / (G M - 1) of the
 flat ensemble's, and detection by it gets worse. The default is an MNIST twin for one CPU core: 24 MLPs 784-64-32-10, 12 epochs, against
-Fashion-MNIST and KMNIST.
+Fashion-MNIST and KMNIST. Consecutive members make groups; `--config.permutations=N` averages over N random groupings.
 Argument: comma-separated: cifar10 (the paper's, one accelerator or more), short (with cifar10: 30 epochs, one accelerator), seed=N, smoke.
 Needs: TFDS directories mnist, fashion_mnist, kmnist; or cifar10, svhn_cropped, cifar100 (--data_dir or TFDS_DATA_DIR).
 Command: python launch/run.py --config configs/partitions.py --workdir runs/partitions --data_dir DIR
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "learning_rate": 0.1,
                 "schedule": "multistep",
                 "weight_decay": 5e-4,
-                "options": {"momentum": 0.9, "milestones": [150 / 350, 250 / 350]},
+                "options": {"momentum": 0.9, "milestones": [150 / 350, 250 / 350], "decay_on": "all"},
             },
             "epochs": 30.0 if "short" in given else 350.0,
             "batch_size": 128,

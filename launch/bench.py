@@ -107,15 +107,15 @@ def matrix_e_step(points: int = 50_000, num_classes: int = 10, latent_dim: int =
 
 
 def benchmarks() -> dict[str, Callable[[], Benchmark]]:
-    """Every benchmark by name; `bench_measures.py` beside this file adds its own through a function of the same name."""
+    """Every benchmark by name; the `bench_*.py` files beside this one add theirs through a function of the same name."""
     table = {
         "reverse_kl_1000": lambda: reverse_kl(256, 1000, textbook=True),
         "reverse_kl_32000": lambda: reverse_kl(256, 32000),
         "matrix_e_step": matrix_e_step,
     }
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench_measures.py")
-    if os.path.exists(path):
-        spec = importlib.util.spec_from_file_location("bench_measures", path)
+    for name in ("bench_measures", "bench_sequence"):
+        path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         table.update(module.benchmarks(Benchmark))

@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 from edd.data import augment
-from edd.experiments import build, launch, settings
+from edd.experiments import build, distillation, launch, settings, smoothing_distillation, smoothing_features
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -138,3 +138,27 @@ def test_smoke_is_small(path):
 def test_every_config_names_an_experiment_that_exists():
     for path in CONFIGS:
         assert load(path).to_dict().get("experiment", "distillation") in launch.EXPERIMENTS
+
+
+STUDIES = [
+    ("smoothing_gamma", "cifar10"),
+    ("mnist_smoothing_distillation", "full"),
+    ("cifar_smoothing", ""),
+    ("cifar_smoothing", "cifar10"),
+]
+
+
+@pytest.mark.parametrize(("stem", "arg"), STUDIES)
+def test_programs_that_were_not_run_are_sound_at_full_size(stem, arg):
+    config = load(ROOT / "configs" / f"{stem}.py", arg).to_dict()
+    if config.pop("experiment") == "smoothing_distillation":
+        study = settings.from_dict(smoothing_distillation.SmoothingDistillation, config)
+        whole = smoothing_distillation.base_of(study, next(iter(study.teachers)))
+    else:
+        study = settings.from_dict(smoothing_features.SmoothingFeatures, config)
+        whole = settings.Settings(study.name, study.data, study.ensemble, {})
+    distillation.check(whole)
+    sizes = distillation.check_shapes(whole)
+    assert sizes["teacher"] == {"smoothing_gamma": 3_407_674, "mnist_smoothing_distillation": 2_395_210}.get(
+        stem, 3_407_674 if arg else 3_419_284
+    )

@@ -13,10 +13,12 @@ REFERENCE = {  # modules whose every public function is a formula of the field: 
     "edd/uncertainty/ensemble.py",
     "edd/uncertainty/dirichlet.py",
     "edd/uncertainty/hierarchy.py",
+    "edd/uncertainty/sequence.py",
     "edd/losses/supervised.py",
     "edd/losses/distillation.py",
     "edd/losses/distribution.py",
     "edd/losses/proxy.py",
+    "edd/losses/top_k.py",
 }
 EXAMPLES = REFERENCE | {  # public modules whose functions carry a doctest
     "edd/distributions/categorical.py",
@@ -26,6 +28,7 @@ EXAMPLES = REFERENCE | {  # public modules whose functions carry a doctest
     "edd/metrics/calibration.py",
     "edd/metrics/detection.py",
     "edd/metrics/rejection.py",
+    "edd/metrics/sequence.py",
     "edd/metrics/quantiles.py",
     "edd/metrics/fidelity.py",
     "edd/metrics/bootstrap.py",

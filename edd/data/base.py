@@ -23,6 +23,8 @@ class Info(NamedTuple):
       mean, std: per channel (last axis), in units of the inputs scaled to [0, 1]; () where preprocessing does not standardise.
       dtype: "uint8", "float32" or, for token ids and types [L, 2], "int32": the dtype of the inputs in memory.
       splits: names that `load` accepts, each also with a slice such as "train[:5000]" or "train[90%:]".
+      per_image: preprocessing standardises each image by its own mean and deviation, in place of `mean` and `std`.
+      crop: preprocessing cuts the centre of this many pixels a side out of larger images; 0 keeps all of it.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Info(NamedTuple):
     std: tuple[float, ...] = ()
     dtype: str = "float32"
     splits: tuple[str, ...] = ("train", "test")
+    per_image: bool = False
+    crop: int = 0
 
 
 def parse_split(split: str, splits: tuple[str, ...], name: str) -> tuple[str, tuple[str, str]]:

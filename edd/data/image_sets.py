@@ -3,6 +3,7 @@
 import difflib
 import io
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def _colour(name: str, num_classes: int = 10, mean=_CIFAR_MEAN, std=_CIFAR_STD, 
     return Info(name, num_classes, (32, 32, 3), mean, std, "uint8", splits)
 
 
-OWN = ("tiny_imagenet",)  # sets that TFDS's catalogue lacks: a user's own TFDS directory with features "image" and "label"
+OWN = ("tiny_imagenet", "imagenet_o")  # sets that TFDS's catalogue lacks: a user's own TFDS directory with features "image" and "label"
 INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are standardised as CIFAR-10
     "mnist": _grey("mnist", 0.1307, 0.3081),
     "fashion_mnist": _grey("fashion_mnist", 0.2860, 0.3530),
@@ -36,12 +37,44 @@ INFOS = {  # statistics of the training split; the two shifted CIFAR-10 sets are
 }
 
 
-def info(name: str) -> Info:
-    """Description of the image set `name`, which may carry a configuration after a slash."""
-    return INFOS[name.split("/")[0]]._replace(name=name)
+STANDARDISE = ("channels", "image")
 
 
-def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir: str | None = None, download: bool = True) -> Split:
+def info(name: str, *, standardise: str = "channels", crop: int = 0, download: bool = True) -> Info:
+    """Description of the image set `name`, which may carry a configuration after a slash, and of how its images are preprocessed.
+
+    Args:
+      name: as for `load`.
+      standardise: "channels" by the training set's statistics, "image" each image by its own (`augment.standardise`).
+      crop: pixels a side that the network sees of an image, its centre but where training crops elsewhere; 0: all.
+      download: not used; taken because `load` takes it.
+
+    Raises:
+      ValueError: an unknown way to standardise, a crop that is negative or larger than the images.
+
+    Examples:
+      >>> info("cifar10", standardise="image", crop=24).per_image
+      True
+    """
+    del download
+    found = INFOS[name.split("/")[0]]
+    if standardise not in STANDARDISE:
+        raise ValueError(f"standardise must be one of {', '.join(STANDARDISE)}, got {standardise!r}")
+    if not 0 <= crop <= min(found.input_shape[:2]):
+        raise ValueError(f"crop must lie in [0, {min(found.input_shape[:2])}], {name}'s side, got {crop}")
+    return found._replace(name=name, per_image=standardise == "image", crop=crop)
+
+
+def load(
+    name: str,
+    split: str,
+    bounds: tuple[str, str] = ("", ""),
+    *,
+    data_dir: str | None = None,
+    download: bool = True,
+    standardise: str = "channels",
+    crop: int = 0,
+) -> Split:
     """Reads one split of a TFDS directory into memory: 60,000 MNIST images in about 3 s.
 
     Args:
@@ -50,6 +83,7 @@ def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir:
       bounds: a slice of it, as from `edd.data.base.parse_split`; only those images are decoded.
       data_dir: folder of TFDS directories; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
       download: let TFDS download and prepare the set where the folder lacks it and the machine is connected.
+      standardise, crop: for `info` alone: images are stored whole, as bytes.
 
     Returns:
       `Split` with inputs [N, height, width, channels] uint8.
@@ -60,9 +94,19 @@ def load(name: str, split: str, bounds: tuple[str, str] = ("", ""), *, data_dir:
     References:
       TensorFlow Datasets, "TFDS and TensorFlow-less use".
     """
+    del standardise, crop
+    shape = info(name).input_shape
+    decode = lambda image: np.asarray(image).reshape(shape)  # noqa: E731
+    return read(name, split, bounds, shape=shape, decode=decode, data_dir=data_dir, download=download)
+
+
+def read(
+    name: str, split: str, bounds: tuple[str, str], *, shape: tuple[int, ...], decode: Callable, data_dir: str | None, download: bool
+) -> Split:
+    """A split of the TFDS directory of `name`, every image made an array of `shape` by `decode`; the rest as `load`."""
     builder = _builder(name, data_dir)
     _require_complete(builder, name, split, download)
-    return _read(builder, name, split, bounds)
+    return _read(builder, name, split, bounds, shape, decode)
 
 
 def _builder(name: str, data_dir: str | None):
@@ -122,19 +166,18 @@ def _require_complete(builder, name: str, split: str, download: bool) -> None:
         raise FileNotFoundError(f"{folder} is half-written: {len(missing)} record file(s) are missing, first {missing[0]}; {again}")
 
 
-def _read(builder, name: str, split: str, bounds: tuple[str, str]) -> Split:
+def _read(builder, name: str, split: str, bounds: tuple[str, str], shape: tuple[int, ...], decode: Callable) -> Split:
     import tensorflow_datasets as tfds
     from PIL import Image
 
     chosen = slice_range(bounds, builder.info.splits[split].num_examples)
-    shape = info(name).input_shape
     images, labels = np.empty((len(chosen), *shape), np.uint8), np.empty(len(chosen), np.int32)
     try:
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         for start in range(0, len(chosen), BLOCK):
             rows = chosen[start : start + BLOCK]
             for offset, record in enumerate(source.__getitems__(list(rows)), start):
-                images[offset] = np.asarray(Image.open(io.BytesIO(record["image"]))).reshape(shape)
+                images[offset] = decode(Image.open(io.BytesIO(record["image"])))
                 labels[offset] = record["label"]
     except NotImplementedError as error:
         raise FileNotFoundError(

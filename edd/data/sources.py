@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edd.data import digits, image_sets, synthetic, text
+from edd.data import digits, image_sets, photographs, synthetic, text
 from edd.data.base import Info, Split, parse_split, slice_range
 
 __all__ = ["Info", "Split", "arrays", "describe", "info", "load", "names", "smoke"]
@@ -30,7 +30,7 @@ LOCAL = {
 
 def names() -> tuple[str, ...]:
     """The names that `load` knows; an image set with configurations also takes "name/configuration"."""
-    return (*LOCAL, *text.TASKS, *image_sets.INFOS)
+    return (*LOCAL, *text.TASKS, *image_sets.INFOS, *photographs.SETS)
 
 
 def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Split:
@@ -40,7 +40,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Sp
       name: one of `names()`; image sets go by their TFDS names, for instance "mnist" or "cifar10_corrupted/fog_3".
       split: one of `info(name).splits`, also sliced: "train[:5000]", "train[90%:]".
       data_dir: folder of TFDS directories, for image sets, and of text/NAME_SPLIT.tsv; None: TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      **options: those of the set: see `edd.data.synthetic`, `edd.data.digits`, `edd.data.image_sets.load`, `edd.data.text.load`.
+      **options: those of the set: see `edd.data.synthetic`, `edd.data.digits`, `edd.data.image_sets.load`,
+        `edd.data.photographs.load`, `edd.data.text.load`.
 
     Returns:
       `Split` with inputs [N, *S] uint8 (image sets), int32 (text) or float32 and labels [N] int32, -1 where there is no class.
@@ -61,6 +62,8 @@ def load(name: str, split: str, *, data_dir: str | None = None, **options) -> Sp
         part = Split(whole.inputs[chosen.start : chosen.stop], whole.labels[chosen.start : chosen.stop])
     elif name in text.TASKS:
         part = text.load(name, base, bounds, data_dir=data_dir, **options)
+    elif name.split("/")[0] in photographs.SETS:
+        part = photographs.load(name, base, bounds, data_dir=data_dir, **options)
     else:
         part = image_sets.load(name, base, bounds, data_dir=data_dir, **options)
     if not len(part.labels):
@@ -79,18 +82,21 @@ def info(name: str, **options) -> Info:
       6
     """
     base = str(name).split("/")[0]
-    if name not in (*LOCAL, *text.TASKS) and base not in image_sets.INFOS:
+    if name not in (*LOCAL, *text.TASKS) and base not in (*image_sets.INFOS, *photographs.SETS):
         near = difflib.get_close_matches(str(name), names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown data set {name!r}{hint} Known: {', '.join(names())}")
-    loader = LOCAL[name].load if name in LOCAL else text.load if name in text.TASKS else image_sets.load
+    images = photographs if base in photographs.SETS else image_sets
+    loader = LOCAL[name].load if name in LOCAL else text.load if name in text.TASKS else images.load
     known = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY and p.name != "data_dir"]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}")
     if name in text.TASKS:
         return text.info(name, **options)
-    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name)
+    if images is photographs:
+        return photographs.info(name, **options)
+    return LOCAL[name].info(**options) if name in LOCAL else image_sets.info(name, **options)
 
 
 def smoke(info: Info, num_examples: int, seed: int) -> Split:

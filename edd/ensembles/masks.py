@@ -129,6 +129,15 @@ def diversity(params: PyTree, regulariser: str = "mean") -> Array:
     return entries.mean() if regulariser == "mean" else entries.sum()
 
 
+def diversity_by_mask(params: PyTree) -> dict[str, float]:
+    """ "layer row" or "layer column" -> mean mutual information of its entries with the sub-model, nats in [0, ln 2]."""
+    return {
+        f"{name} {mask}": float(penalties.bernoulli_information(leaf).mean())
+        for name, layer in params.items()
+        for mask, leaf in layer.items()
+    }
+
+
 def check_regulariser(name: str) -> None:
     """ValueError unless `diversity` knows the regulariser."""
     if name not in REGULARISERS:

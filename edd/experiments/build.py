@@ -9,27 +9,61 @@ from collections.abc import Callable
 import numpy as np
 
 from edd.data import sources, text
-from edd.distillers import batch_ensemble, dlf, dlf_logits, edfm, end, end2, gaussian, hydra, members_logits, mimo, proxy, supervised
+from edd.distillers import (
+    batch_ensemble,
+    dlf,
+    dlf_logits,
+    edfm,
+    end,
+    end2,
+    gaussian,
+    hydra,
+    knowledge_distillation,
+    members_logits,
+    mimo,
+    proxy,
+    sequence,
+    supervised,
+)
 from edd.distillers.base import Distiller
 from edd.experiments import settings as settings_lib
-from edd.models import batch_ensemble_mlp, bert, cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import (
+    alexnet,
+    batch_ensemble_mlp,
+    bert,
+    cifar_resnet,
+    cnn,
+    inception_v4,
+    maxvit,
+    mlp,
+    mobilenet_v2,
+    resnet,
+    speech,
+    transformer,
+    wide_resnet,
+)
 
 MODELS = {
     "mlp": mlp.make,
     "cnn": cnn.make,
+    "alexnet": alexnet.make,
     "wide_resnet": wide_resnet.make,
     "cifar_resnet": cifar_resnet.make,
     "resnet": resnet.make,
     "mobilenet_v2": mobilenet_v2.make,
     "maxvit": maxvit.make,
+    "inception_v4": inception_v4.make,
     "batch_ensemble_mlp": batch_ensemble_mlp.make,
     "bert": bert.make,
     "bert_language_model": bert.make_language_model,
+    "transformer": transformer.make,
+    "speech": speech.make,
 }
 
 METHODS = {
     "supervised": supervised.make,
     "end": end.make,
+    "knowledge_distillation": knowledge_distillation.make,
     "end2": end2.make,
     "proxy": proxy.make,
     "forward_proxy": functools.partial(proxy.make, direction="forward"),
@@ -47,6 +81,12 @@ REGRESSION_METHODS = {
     "gaussian_moments": gaussian.make_moments,
 }
 
+SEQUENCE_METHODS = {
+    "send": sequence.make_end,
+    "send2": sequence.make_end2,
+    "pd_send2": sequence.make_proxy,
+}
+
 TINY_BERT = {
     "vocab_size": 100,
     "hidden_size": 8,
@@ -59,13 +99,17 @@ TINY_BERT = {
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
+    "alexnet": {"channels": (4, 8), "hidden": (16, 8)},
     "wide_resnet": {"depth": 10, "widen": 1},
     "cifar_resnet": {"depth": 8},
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
+    "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
+    "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
+    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
 }
 
 
@@ -97,8 +141,10 @@ def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Calla
     return functools.partial(bind(make, f"model {model.name!r}", model.options), axis_name=axis_name)
 
 
-def distiller(student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int) -> Distiller:
-    """The method of a student; `hold_epochs` and `decay_epochs` among its options become steps.
+def distiller(
+    student: settings_lib.Student, num_members: int, num_classes: int, steps_per_epoch: int, table: dict | None = None
+) -> Distiller:
+    """The method of a student, from `METHODS` or another table; `hold_epochs` and `decay_epochs` among its options become steps.
 
     Raises:
       ValueError: for an unknown method or option, or a value out of the method's range.
@@ -107,7 +153,7 @@ def distiller(student: settings_lib.Student, num_members: int, num_classes: int,
     for phase in ("hold", "decay"):
         if f"{phase}_epochs" in options:
             options[f"{phase}_steps"] = round(options.pop(f"{phase}_epochs") * steps_per_epoch)
-    make = lookup(METHODS, "method", student.method)
+    make = lookup(METHODS if table is None else table, "method", student.method)
     return bind(make, f"method {student.method!r}", options)(num_members, num_classes)
 
 
@@ -146,8 +192,10 @@ class Sets:
     ood: dict[str, sources.Split]
 
 
-def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
+def data(settings: settings_lib.Settings, data_dir: str | None = None, *, train: bool = True) -> Sets:
     """Loads every set of a run (seeded arrays of the same shapes in a smoke run); `data_dir` overrides the settings'.
+
+    Without `train` the training split is not read (some sets have none) and holds no example.
 
     Raises:
       ValueError: if an out-of-distribution set's inputs have another shape than the training inputs.
@@ -158,10 +206,9 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
         splits = {name: sources.smoke(info, 40, seed) for seed, name in enumerate(("train", "test", *spec.ood))}
     else:
         load = functools.partial(sources.load, data_dir=data_dir or spec.data_dir)
-        splits = {
-            "train": _first(load(spec.name, spec.train_split, **spec.options), spec.num_train),
-            "test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test),
-        }
+        splits = {"test": _first(load(spec.name, spec.test_split, **spec.options), spec.num_test)}
+        if train:
+            splits["train"] = _first(load(spec.name, spec.train_split, **spec.options), spec.num_train)
         for name, options in spec.ood.items():
             options = dict(options)
             source, split = options.pop("source", name), options.pop("split", "test")
@@ -169,13 +216,14 @@ def data(settings: settings_lib.Settings, data_dir: str | None = None) -> Sets:
                 options = {**spec.options, "tokenizer": spec.options.get("tokenizer") or spec.name, **options}
             splits[name] = _first(load(source, split, **options), spec.num_ood)
     for name in spec.ood:
-        if splits[name].inputs.shape[1:] != splits["train"].inputs.shape[1:]:
+        if splits[name].inputs.shape[1:] != splits["test"].inputs.shape[1:]:
             raise ValueError(
                 f"out-of-distribution set {name!r} has inputs of shape {splits[name].inputs.shape[1:]}, "
-                f"but {spec.name!r} has {splits['train'].inputs.shape[1:]}: they must be equal"
+                f"but {spec.name!r} has {splits['test'].inputs.shape[1:]}: they must be equal"
             )
-    train, validation = _hold_out(splits["train"], spec.validation, settings.seed)
-    return Sets(info, train, validation, splits["test"], {name: splits[name] for name in spec.ood})
+    kept = splits["train"] if train else sources.Split(splits["test"].inputs[:0], splits["test"].labels[:0])
+    kept, validation = _hold_out(kept, spec.validation if train else 0.0, settings.seed)
+    return Sets(info, kept, validation, splits["test"], {name: splits[name] for name in spec.ood})
 
 
 def _first(split: sources.Split, count: int) -> sources.Split:

@@ -12,7 +12,11 @@ from edd.experiments import (
     partitions,
     regression,
     shift,
+    smoothing_distillation,
+    smoothing_features,
+    smoothing_sweep,
     tile_study,
+    translation,
     widths,
 )
 from edd.experiments.settings import unknown_name
@@ -27,7 +31,11 @@ EXPERIMENTS = {
     "online": online.run,
     "shift": shift.run,
     "partitions": partitions.run,
+    "smoothing_distillation": smoothing_distillation.run,
+    "smoothing_features": smoothing_features.run,
+    "smoothing_sweep": smoothing_sweep.run,
     "tiles": tile_study.run,
+    "translation": translation.run,
     "widths": widths.run,
 }
 

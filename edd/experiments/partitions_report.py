@@ -114,9 +114,10 @@ def sizes(found: dict):
                 axes[1].plot(at, [part["sets"][name]["auroc"] for part in parts], **look)
         axes[0].plot(at, [part["law"] for part in parts], color="black", linestyle="--", label="law")
         axes[0].set_yscale("log")
-        axes[0].set_ylabel("share of the flat ensemble's information")
+        axes[0].set_ylabel("share of the whole ensemble's I")
         axes[1].set_ylabel("AUROC")
         for axis in axes:
+            axis.set_xticks(at)
             axis.set_xlabel("members in a sub-ensemble")
             axis.legend(fontsize="x-small")
 

@@ -113,7 +113,7 @@ def stream(function: Callable, inputs: np.ndarray, batch_size: int, axis: int) -
 
     Args:
       function: inputs [B, *S] -> pytree whose leaves have the example axis at `axis`; None leaves are kept.
-      inputs: [N, *S].
+      inputs: [N, *S], or a pytree of such arrays.
       batch_size: rows per call.
       axis: 0 for [B, ...] outputs, 1 for [R, B, ...].
 
@@ -121,7 +121,7 @@ def stream(function: Callable, inputs: np.ndarray, batch_size: int, axis: int) -
       Pytree of numpy arrays.
     """
     pieces = []
-    for batch in pipeline.evaluation_batches({"inputs": inputs}, min(batch_size, len(inputs))):
+    for batch in pipeline.evaluation_batches({"inputs": inputs}, min(batch_size, len(jax.tree.leaves(inputs)[0]))):
         count = int(batch["mask"].sum())
         outputs = jax.device_get(function(batch["inputs"]))
         pieces.append(jax.tree.map(lambda leaf, count=count: leaf[:count] if axis == 0 else leaf[:, :count], outputs))

@@ -24,6 +24,9 @@ from edd.experiments import (
     regression_report,
     results,
     shift_report,
+    smoothing_distillation_report,
+    smoothing_features_report,
+    smoothing_sweep_report,
     style,
     tables,
     tile_study_report,
@@ -46,6 +49,9 @@ STUDIES = (  # each with its SCHEMA, merge and write
     partitions_report,
     hierarchy_regression_report,
     tile_study_report,
+    smoothing_distillation_report,
+    smoothing_features_report,
+    smoothing_sweep_report,
 )
 
 

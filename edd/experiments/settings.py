@@ -14,6 +14,7 @@ from typing import Any
 POLICIES = ("stop", "freeze")
 TARGETS = ("cache", "online")
 KEEP = ("last", "best")
+SHARDINGS = ("replicated", "full")
 
 
 def _check(condition: bool, field: str, value: Any, expected: str) -> None:
@@ -91,6 +92,8 @@ class Training:
       checkpoint_every: steps between checkpoints; 0 saves only at the end.
       keep: which checkpoint is shipped: the "last", or the "best" by validation loss (needs data.validation).
       strategy: how replicas run on one device: "auto", "vmap", "lockstep", "unroll" or "scan" (`ensembles.members`).
+      sharding: "replicated": each device holds its replicas whole; "full": one large network's weights, gradients and optimiser state
+        are spread over the devices (`training.sharded`).
     """
 
     model: Model
@@ -105,6 +108,7 @@ class Training:
     checkpoint_every: int = 0
     keep: str = "last"
     strategy: str = "auto"
+    sharding: str = "replicated"
 
     def __post_init__(self):
         _check(0 < self.epochs < math.inf, "epochs", self.epochs, "above 0 and finite")
@@ -114,6 +118,7 @@ class Training:
         _check(self.on_nonfinite in POLICIES, "on_nonfinite", self.on_nonfinite, f"one of {POLICIES}")
         _check(self.checkpoint_every >= 0, "checkpoint_every", self.checkpoint_every, ">= 0")
         _check(self.keep in KEEP, "keep", self.keep, f"one of {KEEP}")
+        _check(self.sharding in SHARDINGS, "sharding", self.sharding, f"one of {SHARDINGS}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,7 +75,8 @@ def fit(
     Args:
       name: the stage's name: its folder under `workdir`/checkpoints and the label of its progress bar.
       training, model, distiller: what to train and how.
-      arrays: "inputs" [N, *S], "labels" [N] and, for cached targets, the pytree "targets" [N, ...].
+      arrays: "inputs" [N, *S] or a pytree of such, "labels" [N] (of sequences [N, L]) and, for cached targets, the pytree "targets"
+        [N, ...].
       preprocess: raw inputs -> float inputs.
       num_replicas: R: ensemble members, or seeds of a student.
       seed: of the run; the stage derives its own from it and its name.
@@ -98,7 +99,7 @@ def fit(
     num_steps = build.num_steps(training, batches.steps_per_epoch)
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, len(arrays["labels"] if subsets is None else subsets[0]))
-    raw = jax.ShapeDtypeStruct((1, *arrays["inputs"].shape[1:]), arrays["inputs"].dtype)
+    raw = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arrays["inputs"])
     first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas)
     step_fn = step.make_train_step(
         model,
@@ -112,6 +113,7 @@ def fit(
         online_targets=online_targets,
         strategy=training.strategy,
         ema_decay=training.ema_decay,
+        sharding=training.sharding,
     )
     evaluate = None if validation is None else _validation_loss(model, distiller, validation, preprocess, devices, training)
     options = dict(num_steps=num_steps, key=key, on_nonfinite=training.on_nonfinite, progress=progress, name=name, evaluate=evaluate)
@@ -142,8 +144,8 @@ def _batches(arrays: dict, batch_size: int, layout: multi_input.MultiInput | Non
 
 
 def _check_design(name: str, distiller: Distiller, arrays: dict) -> None:
-    if len(arrays["inputs"]) < distiller.least_points:
-        raise ValueError(f"{name}: the method needs at least {distiller.least_points} design points, got {len(arrays['inputs'])}")
+    if len(arrays["labels"]) < distiller.least_points:
+        raise ValueError(f"{name}: the method needs at least {distiller.least_points} design points, got {len(arrays['labels'])}")
     for leaf in jax.tree.leaves(arrays.get("targets")):
         bad = np.argwhere(np.isnan(leaf)) if np.issubdtype(np.asarray(leaf).dtype, np.floating) else ()
         if len(bad):
@@ -185,7 +187,8 @@ def _design_update(update: Callable, arrays: dict, devices) -> Callable:
 def _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int) -> state.TrainState:
     example = jax.eval_shape(preprocess, raw)
     averaged = training.ema_decay is not None
-    return state.init(model, distiller, optimizer, devices, key, example, num_replicas=num_replicas, ema=averaged)
+    options = {"num_replicas": num_replicas, "ema": averaged, "sharding": training.sharding}
+    return state.init(model, distiller, optimizer, devices, key, example, **options)
 
 
 def load(

@@ -13,8 +13,10 @@ CONVENTIONS = {
     "own, reranked": "own: the row's prediction in the order of its uncertainty; reranked: the network's prediction in that order",
     "calibration error": "|mean confidence - accuracy| of a set, without bins",
     "area": "under the acceptance curve over the quantile levels, trapezoid rule",
-    "neg. covariance": "- cov(uncertainty, metric) over the quantiles; bucket for the calibration error, acceptance for the others; the "
-    "uncertainty is scaled as the settings say (the paper does not)",
+    "accuracy %, set; NLL, set": "of a set whose labels are the network's classes, probabilities normalised over those that occur in it",
+    "AUROC, set, its classes": "test images of those classes alone on the other side",
+    "negative covariance": "- cov(uncertainty, metric) over the quantiles; bucket for the calibration error, acceptance for the others; "
+    "the uncertainty is scaled as the settings say (the paper does not)",
     "AUROC errors": "a wrong prediction is more uncertain than a right one",
     "AUROC, set": "an out-of-distribution image is more uncertain than a test image",
     "T": "one, or the temperature of least negative log-likelihood of the network's own logits on the test set",
@@ -37,9 +39,11 @@ def columns(part: dict) -> dict[str, float]:
     """Column title -> number of one row."""
     numbers = {"accuracy %": 100 * part["accuracy"], "NLL": part["nll"], "calibration error %": 100 * part["calibration_error"]}
     numbers |= {"AUROC errors": part["errors"]["own"], "AUROC errors, reranked": part["errors"]["reranked"]}
+    for name, values in part.get("shared", {}).items():
+        numbers |= {f"accuracy %, {name}": 100 * values["accuracy"], f"NLL, {name}": values["nll"]}
     numbers |= {f"AUROC, {name}": values["uncertainty"] for name, values in part["detection"].items()}
     for name, title in (("calibration_error", "calibration error, bucket"), ("accuracy", "accuracy"), ("nll", "NLL")):
-        numbers[f"neg. covariance, {title}"] = part["own"]["neg_cov"][name]
+        numbers[f"negative covariance, {title}"] = part["own"]["neg_cov"][name]
     return numbers | {f"area, {name}": value for name, value in part["own"]["area"].items()}
 
 
@@ -60,7 +64,7 @@ def tables(found: dict) -> list[Table]:
 
 def decimals(head: str) -> int:
     """Decimals of a column."""
-    return 2 if head.endswith("%") else 4
+    return 2 if "%" in head else 4
 
 
 def _cell(value: float | None, head: str) -> Cell:
@@ -86,32 +90,45 @@ def opening(found: dict) -> list[str]:
     return sentences
 
 
-def figure(found: dict):
-    """Acceptance curves of accuracy, likelihood and calibration error at the first temperature, the network dashed."""
-    kind = found["parts"][0]["temperature"]
-    parts = [
-        part for part in found["parts"] if part["temperature"] == kind and (part["row"] == ORIGINAL or part["row"].endswith("uniform"))
-    ]
+def figures(found: dict) -> dict[str, tuple]:
+    """name -> (figure, caption) for each temperature and weighting: buckets and acceptance, the network dashed."""
+    drawn = {}
+    for kind in dict.fromkeys(part["temperature"] for part in found["parts"]):
+        parts = [part for part in found["parts"] if part["temperature"] == kind]
+        for weighting in dict.fromkeys(part["row"].split()[1] for part in parts if part["row"] != ORIGINAL):
+            name = f"T_{kind}_{weighting}"
+            rows = [part for part in parts if part["row"] == ORIGINAL or part["row"].split()[1] == weighting]
+            caption = f"T {kind}, {weighting} tiles: metrics of what is accepted and in each quantile, by the tiles' mutual information"
+            drawn[name] = (figure(rows), f"{caption} and by the network's entropy; the legends have the areas.")
+    return drawn
+
+
+def figure(parts: list[dict]):
+    """Curves of accuracy, likelihood and calibration error: acceptance above, buckets below."""
     titles = {"accuracy": "accuracy", "nll": "NLL, nats", "calibration_error": "calibration error"}
+    panels = [(kind, area, name) for kind, area in (("acceptance", "area"), ("bucket", "bucket_area")) for name in titles]
+    tiles = [part for part in parts if part["row"] != ORIGINAL]
+    network = next(part for part in parts if part["row"] == ORIGINAL)
 
     def draw(figure, axes):
-        for axis, (name, title) in zip(axes, titles.items()):
-            for index, part in enumerate(part for part in parts if part["row"] != ORIGINAL):
-                colour = style.STUDENT_COLOURS[index % len(style.STUDENT_COLOURS)]
-                axis.plot(
-                    part["own"]["quantile"], part["own"]["acceptance"][name], color=colour, label=part["row"].split()[0], linewidth=1.1
-                )
-            network = next(part for part in parts if part["row"] == ORIGINAL)
-            axis.plot(network["own"]["quantile"], network["own"]["acceptance"][name], "k--", label="network, entropy", linewidth=1.4)
-            axis.set_xlabel("share accepted, most certain first")
-            axis.set_ylabel(title)
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        from matplotlib import colormaps
 
-    return style.panels(draw, len(titles), columns=3, height=2.7, width=3.4)
+        colours = colormaps["viridis"]([index / max(1, len(tiles) - 1) * 0.92 for index in range(len(tiles))])
+        for axis, (kind, area, name) in zip(axes, panels):
+            for part, colour in zip(tiles, colours):
+                label = f"{part['row'].split()[0]} {part['own'][area][name]:.3f}"
+                axis.plot(part["own"]["quantile"], part["own"][kind][name], color=colour, label=label, linewidth=1.0)
+            label = f"network {network['own'][area][name]:.3f}"
+            axis.plot(network["own"]["quantile"], network["own"][kind][name], "k--", label=label, linewidth=1.4)
+            axis.set_xlabel("share accepted, most certain first" if kind == "acceptance" else "quantile of uncertainty")
+            axis.set_ylabel(titles[name])
+            axis.set_title(kind)
+            axis.legend(fontsize=5.5, ncols=1 + len(tiles) // 8)
+
+    return style.panels(draw, len(panels), columns=3, height=2.7, width=3.4)
 
 
 def write(found: dict, out: pathlib.Path) -> None:
     """results.json, report.md, report.html and figures/: complete, or the old files stay."""
-    figures = {"acceptance": (figure(found), "Metrics over what is accepted, by tiles' mutual information and by the network's entropy.")}
     title = f"{found['settings']['name']}: an ensemble out of one network's positions"
-    page.write(found, out, title, opening(found), tables(found), figures, CONVENTIONS, smoke=found["settings"].get("smoke", False))
+    page.write(found, out, title, opening(found), tables(found), figures(found), CONVENTIONS, smoke=found["settings"].get("smoke", False))

@@ -137,7 +137,9 @@ def evaluation_sets(settings: Widths, sets: build.Sets, workdir: pathlib.Path, p
     """Every set that uncertainty is measured on: as many training examples as test ones, test, ambiguous and mixed, and the others."""
     count = len(sets.test.labels)
     found = {"train": Split(sets.train.inputs[:count], sets.train.labels[:count]), TEST: sets.test}
-    if settings.ambiguous is not None:
+    if settings.ambiguous is not None and settings.ambiguous.files and not settings.smoke:
+        found[AMBIGUOUS], found[DIRTY] = ambiguous_lib.released(settings.ambiguous, sets.test, sets.info, seed=settings.seed)
+    elif settings.ambiguous is not None:
         made, _ = ambiguous_lib.make(settings.ambiguous, sets.train, sets.test, seed=settings.seed, workdir=workdir, progress=progress)
         found[AMBIGUOUS] = made
         found[DIRTY] = Split(*(np.concatenate(pair) for pair in zip(sets.test, made)))
@@ -174,6 +176,7 @@ def masks_part(settings: Widths, teach, sets: build.Sets, evaluated: dict[str, S
     found["rows"]["single"] = scores(alone, settings, sets, evaluated)
     found["kept"] = {f"{layer} {mask}": float((leaf > 0).mean()) for layer, each in params.items() for mask, leaf in each.items()}
     found["diversity"] = float(masks_lib.diversity(params))
+    found["diversity_by_mask"] = masks_lib.diversity_by_mask(params)
     return found | {"seconds": time.perf_counter() - began}
 
 

@@ -10,11 +10,29 @@ OUTPUT_LAYER = "output"  # the name of every backbone's last linear layer in the
 
 
 class Outputs(NamedTuple):
-    """A model's outputs: `logits` [B, K], `penultimate` activations [B, d], `positions` [B, P, K] logits per tile or None."""
+    """A model's outputs: `logits` [B, K], `penultimate` activations [B, d], `positions` [B, P, K] logits per tile or None.
+
+    `auxiliary` are logits [B, K] of a second classifier inside the network, in training only, or None.
+    """
 
     logits: Array
     penultimate: Array
     positions: Array | None = None
+    auxiliary: Array | None = None
+
+
+class Decoding(NamedTuple):
+    """How a sequence model writes its outputs one after another, for `edd.decoding`; pure functions, one member.
+
+    Attributes:
+      encode: (variables, x, *, num_hypotheses, length) -> cache; `x` as `Model.apply` takes it, "target" is not read. The cache has
+        room for `length` steps of N hypotheses for each source.
+      decode_step: (variables, cache, tokens [B, N], parents [B, N], index) -> (logits [B, N, V], cache). Hypothesis n continues
+        hypothesis parents[b, n] of the step before with its newest token; `index` counts the steps from 0 and may be traced.
+    """
+
+    encode: Callable
+    decode_step: Callable
 
 
 class Model(NamedTuple):
@@ -29,6 +47,8 @@ class Model(NamedTuple):
       merge: (variables, averaging) -> (plain Model, its variables) of a network whose members share weights (BatchEnsemble), else None.
       shared: arrays that every member reads and none trains (the frozen body under adapters), or None. `init` and `apply` then take
         them as the keyword `shared` too; a compiled program gets them as an argument through `bind`.
+      decoding: step-by-step decoding of a sequence model, else None. A sequence model's `x` is a dict: "source" and "target", the
+        decoder's inputs [B, L]; its logits are [B, L, K] and its penultimate activations [B, L, d].
     """
 
     init: Callable
@@ -36,6 +56,7 @@ class Model(NamedTuple):
     templates: Callable
     merge: Callable | None = None
     shared: PyTree = None
+    decoding: Decoding | None = None
 
 
 def bind(model: Model | None, shared: PyTree) -> Model | None:

@@ -1,5 +1,7 @@
 """Multi-layer perceptron: any number of hidden layers, dropout, optional BatchNorm, and LayerNorm before the output layer."""
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -18,21 +20,23 @@ class Network(nn.Module):
     layer_norm: bool
     batch_norm: bool
     activation: str
+    variance: float | None
     dtype: jnp.dtype | None
     axis_name: str | None
 
     @nn.compact
     def __call__(self, x, *, train: bool, keys) -> Outputs:
         x = x.reshape(x.shape[0], -1)
+        given = None if self.variance is None else nn.initializers.normal(math.sqrt(self.variance))
         for index, width in enumerate(self.widths):
-            x = nn.Dense(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)(x)
+            x = nn.Dense(width, kernel_init=given or nn.initializers.he_normal(), dtype=self.dtype)(x)
             if self.batch_norm:
                 x = batch_norm(train=train, axis_name=self.axis_name, dtype=self.dtype)(x)
             x = linen.activation(self.activation)(x)
             x = dropout(keys, x, self.dropout, index, train=train)
         if self.layer_norm:
             x = nn.LayerNorm(epsilon=1e-5)(x)
-        return linen.head(x, self.num_classes)
+        return linen.head(x, self.num_classes, kernel_init=given)
 
 
 def make(
@@ -43,6 +47,7 @@ def make(
     layer_norm: bool = False,
     batch_norm: bool = False,
     activation: str = "relu",
+    variance: float | None = None,
     dtype=None,
     axis_name: str | None = None,
 ) -> Model:
@@ -58,6 +63,7 @@ def make(
       layer_norm: normalise the penultimate activations (over their features) before the output layer.
       batch_norm: BatchNorm (momentum 0.9, epsilon 1e-5) before every activation; the layers keep their biases.
       activation: "relu", "gelu" or "tanh".
+      variance: of the Gaussian that every kernel starts from, the output layer's too, > 0; None: the defaults above.
       dtype: dtype of the hidden layers, for instance jnp.bfloat16; None for the inputs'. Parameters and logits stay float32.
       axis_name: mesh axis over which BatchNorm averages its statistics in training.
 
@@ -65,11 +71,11 @@ def make(
       `Model`; inputs are [B, *S], flattened to [B, prod(S)].
 
     Raises:
-      ValueError: a width or `num_classes` below 1, a rate outside [0, 1), an unknown activation.
+      ValueError: a width or `num_classes` below 1, a rate outside [0, 1), an unknown activation, a variance that is not positive.
 
     References:
       Ryabinin, Malinin & Gales 2021, section 5 (LayerNorm before the last layer). He et al. 2015, "Delving Deep into
-      Rectifiers" (initialisation).
+      Rectifiers" (initialisation). Mueller, Kornblith & Hinton 2019, "When Does Label Smoothing Help?", A.5 (variance 0.03).
 
     Examples:
       >>> import jax
@@ -83,4 +89,7 @@ def make(
     linen.activation(activation)
     linen.fraction("dropout", dropout)
     widths = linen.positive_integers("widths", widths)
-    return linen.as_model(Network(num_classes, widths, dropout, layer_norm, batch_norm, activation, dtype, axis_name), input_rank=None)
+    if variance is not None and not variance > 0:
+        raise ValueError(f"variance must be positive, or None, got {variance}")
+    network = Network(num_classes, widths, dropout, layer_norm, batch_norm, activation, variance, dtype, axis_name)
+    return linen.as_model(network, input_rank=None)

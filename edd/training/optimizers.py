@@ -4,19 +4,20 @@ Weight decay touches kernels only (leaves of at least two axes) unless asked oth
 replica's gradient, computed so that it neither overflows nor underflows in float32.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from edd.training.transforms import kernels, scale_layers, smooth_gradients
 from edd.typing import Array, PyTree
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "rmsprop", "adagrad", "lamb", "lion", "sgld")
 DECOUPLED = ("adamw", "lamb", "lion")  # decay the weights themselves; the others add decay * weight to the gradient
 SCHEDULES = ("constant", "cosine", "linear", "one_cycle", "multistep", "exponential", "inverse_sqrt")
 DECAY = ("kernels", "all")
-KEPT = ("bias", "r", "s", "class_factor", "latents")  # no kernels, whatever their axes: members' biases and factors, a law's parameters
 
 
 def make(
@@ -30,6 +31,9 @@ def make(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     decay_on: str = "kernels",
+    decay_layers: Sequence[str] = (),
+    gradient_smoothing: float = 0.0,
+    layer_rates: Mapping[str, float] | None = None,
     clip_norm: float | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
@@ -40,7 +44,7 @@ def make(
     temperature: float = 1.0,
     num_examples: int = 1,
 ) -> optax.GradientTransformation:
-    """The optimiser `name` with its schedule, weight decay and clipping, in this order: clip, decay, step.
+    """The optimiser `name` with its schedule, weight decay and clipping, in this order: clip, decay, smooth, step, layers' rates.
 
     Args:
       name: "sgd" | "nesterov" (sgd with Nesterov momentum) | "adam" | "adamw" | "rmsprop" | "adagrad" | "lamb" | "lion" |
@@ -52,7 +56,10 @@ def make(
       momentum: of sgd, nesterov and rmsprop, in [0, 1).
       nesterov: Nesterov's variant of sgd's momentum.
       weight_decay: >= 0. Decoupled (times the learning rate) for adamw, lamb and lion, L2 for the others.
-      decay_on: "kernels" (leaves of two axes or more but those of `KEPT`: no biases, norm scales or rank-one factors) | "all".
+      decay_on: "kernels" (leaves of two axes or more but those of `transforms.KEPT`: no biases, norm scales or rank-one factors) | "all".
+      decay_layers: names of the layers whose kernels decay; (): of all.
+      gradient_smoothing: decay of the average that takes the gradient's place (`transforms.smooth_gradients`), in [0, 1).
+      layer_rates: layer name -> what its learning rate is multiplied by (`transforms.scale_layers`), or None.
       clip_norm: largest global norm of one replica's gradient, > 0, or None.
       b1, b2, eps: of the Adam family; b2 also the decay of rmsprop.
       final_fraction: last learning rate over the peak, in [0, 1] (cosine, linear, exponential).
@@ -87,16 +94,9 @@ def make(
         ("num_examples", num_examples, num_examples >= 1),
     ):
         _range(label, value, good)
-    rate = make_schedule(
-        schedule,
-        learning_rate,
-        total_steps=total_steps,
-        warmup_steps=warmup_steps,
-        final_fraction=final_fraction,
-        milestones=milestones,
-        decay_factor=decay_factor,
-    )
-    mask = kernels if decay_on == "kernels" else None
+    shape = {"final_fraction": final_fraction, "milestones": milestones, "decay_factor": decay_factor}
+    rate = make_schedule(schedule, learning_rate, total_steps=total_steps, warmup_steps=warmup_steps, **shape)
+    mask = None if decay_on == "all" else functools.partial(kernels, layers=tuple(decay_layers))
     cores = {
         "sgd": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=nesterov and momentum > 0),
         "nesterov": lambda: optax.sgd(rate, momentum=momentum or None, nesterov=momentum > 0),
@@ -108,10 +108,11 @@ def make(
         "lion": lambda: optax.lion(rate, b1=b1, b2=b2, weight_decay=weight_decay, mask=mask),
         "sgld": lambda: langevin(rate, temperature / num_examples),
     }
-    chain = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
-    if weight_decay > 0 and name not in DECOUPLED:
-        chain.append(optax.add_decayed_weights(weight_decay, mask=mask))
-    return optax.chain(*chain, cores[name]())
+    coupled = weight_decay > 0 and name not in DECOUPLED
+    before = [clip_by_global_norm(clip_norm)] if clip_norm is not None else []
+    before += [optax.add_decayed_weights(weight_decay, mask=mask)] if coupled else []
+    before += [smooth_gradients(gradient_smoothing)] if gradient_smoothing else []
+    return optax.chain(*before, cores[name](), *([scale_layers(layer_rates)] if layer_rates else []))
 
 
 def langevin(rate: Callable[[Array], Array], scale: float) -> optax.GradientTransformationExtraArgs:
@@ -195,11 +196,6 @@ def _one_cycle(peak: float, steps: int) -> Callable[[Array], Array]:
     rise, fall = max(1, round(0.45 * steps)), max(2, round(0.9 * steps))
     points, values = jnp.array([0.0, rise, fall, max(steps, fall + 1)]), peak * jnp.array([0.1, 1.0, 0.1, 1e-4])
     return lambda step: jnp.interp(jnp.asarray(step, jnp.float32), points, values)
-
-
-def kernels(params: PyTree) -> PyTree:
-    """True for leaves of two axes or more that are not one of `KEPT`: what weight decay touches."""
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: jnp.ndim(leaf) >= 2 and getattr(path[-1], "key", None) not in KEPT, params)
 
 
 def global_norm(tree: PyTree) -> Array:

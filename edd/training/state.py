@@ -11,6 +11,7 @@ from edd.distillers.base import Distiller
 from edd.ensembles import members
 from edd.models.base import Model, bind
 from edd.training import mesh as meshes
+from edd.training import sharded
 from edd.typing import Array, Key, PyTree
 
 
@@ -44,7 +45,7 @@ def trained(variables: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def create(
-    model: Model, distiller: Distiller, optimizer: optax.GradientTransformation, key: Key, example: Array, *, ema: bool
+    model: Model, distiller: Distiller, optimizer: optax.GradientTransformation, key: Key, example: PyTree, *, ema: bool
 ) -> TrainState:
     """The first state of one replica (no replica axis)."""
     model_key, distiller_key = jax.random.split(key)
@@ -68,10 +69,11 @@ def init(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     key: Key,
-    example: Array,
+    example: PyTree,
     *,
     num_replicas: int,
     ema: bool = False,
+    sharding: str = "replicated",
 ) -> TrainState:
     """The first state of all replicas [R, ...], born sharded over "member"; replica r uses `fold_in(key, r)`.
 
@@ -79,26 +81,34 @@ def init(
       model, distiller, optimizer: as for `step.make_train_step`.
       mesh: axes ("member", "data").
       key: typed key.
-      example: one batch of preprocessed inputs [B, *S] (arrays or ShapeDtypeStruct); only shape and dtype matter.
+      example: one batch of preprocessed inputs [B, *S], or a pytree of such (arrays or ShapeDtypeStruct); only shape and dtype matter.
       num_replicas: R >= 1, a multiple of the mesh's member axis.
       ema: carry an exponential moving average (give the same to the step through `ema_decay`).
+      sharding: "replicated", or "full": one network's leaves are born spread over "data" (give the same to the step).
 
     Raises:
-      ValueError: the mesh does not divide `num_replicas`.
+      ValueError: the mesh does not divide `num_replicas`, or "full" with several of them.
     """
     members.check_count(num_replicas, "num_replicas")
     meshes.check_divides(mesh, num_replicas)
+    sharded.check(sharding, num_replicas, mesh)
     local = num_replicas // mesh.shape[meshes.MEMBER]
-    shape = jax.ShapeDtypeStruct(example.shape, example.dtype)
+    shape = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), example)
 
-    def build(key, shared):
-        first = jax.lax.axis_index(meshes.MEMBER) * local
-        blank = jnp.zeros(shape.shape, shape.dtype)
+    def build(key, shared, first):
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shape)
         one = lambda replica: create(bind(model, shared), distiller, optimizer, jax.random.fold_in(key, replica), blank, ema=ema)  # noqa: E731
         return jax.vmap(one)(first + jnp.arange(local))
 
-    mapped = jax.shard_map(build, mesh=mesh, in_specs=(meshes.REPLICATED, meshes.REPLICATED), out_specs=meshes.REPLICAS)
-    return jax.jit(mapped)(meshes.place(key, mesh), meshes.place(model.shared, mesh))
+    def manual(key, shared):
+        return build(key, shared, jax.lax.axis_index(meshes.MEMBER) * local)
+
+    def whole(key, shared):
+        return sharded.constrain(build(key, shared, 0), mesh)
+
+    if sharding == "replicated":
+        whole = jax.shard_map(manual, mesh=mesh, in_specs=(meshes.REPLICATED, meshes.REPLICATED), out_specs=meshes.REPLICAS)
+    return jax.jit(whole)(meshes.place(key, mesh), meshes.place(model.shared, mesh))
 
 
 def abstract(state: TrainState) -> TrainState:

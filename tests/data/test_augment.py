@@ -36,6 +36,45 @@ def test_crop_is_a_window_of_the_reflected_image_and_every_window_occurs():
     assert len(set(seen)) == 9
 
 
+def test_shift_is_each_of_the_equally_likely_zero_padded_crops():
+    image = np.arange(1, 21, dtype=np.float32).reshape(5, 4, 1)
+    keys = jax.random.split(jax.random.key(1), 5000)
+    out = np.asarray(jax.jit(augment.make("shift", padding=2))(keys, np.broadcast_to(image, (5000, *image.shape))))
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    windows = {padded[top : top + 5, left : left + 4].tobytes(): 0 for top in range(5) for left in range(5)}
+    for found in out:
+        windows[found.tobytes()] += 1
+    assert len(windows) == 25
+    assert all(abs(count - 200) < 70 for count in windows.values())  # 5 standard deviations of a share of 1/25
+
+
+def test_window_is_a_part_of_the_image_and_every_place_occurs():
+    out = np.asarray(jax.jit(augment.make("window4"))(KEYS, IMAGES))
+    assert out.shape == (64, 4, 4, 3) and out.dtype == np.uint8
+    places = [(top, left) for top in range(3) for left in range(2)]
+    seen = set()
+    for image, found in zip(IMAGES, out, strict=True):
+        (place,) = [(t, l) for t, l in places if np.array_equal(image[t : t + 4, l : l + 4], found)]
+        seen.add(place)
+    assert seen == set(places)
+
+
+def test_brightness_adds_one_number_per_image():
+    moved = np.asarray(augment.make("brightness")(KEYS, IMAGES)) * 255 - IMAGES
+    np.testing.assert_allclose(moved, np.broadcast_to(moved[:, :1, :1, :1], moved.shape), atol=1e-4)
+    deltas = moved[:, 0, 0, 0]
+    assert -63.001 <= deltas.min() < -40 and 40 < deltas.max() <= 63.001
+
+
+def test_contrast_scales_around_each_channels_mean():
+    out = np.asarray(augment.make("contrast")(KEYS, IMAGES), np.float64) * 255
+    mean = IMAGES.mean((1, 2), keepdims=True)
+    np.testing.assert_allclose(out.mean((1, 2), keepdims=True), mean, atol=1e-3)
+    factors = (out - mean).std((1, 2, 3)) / (IMAGES - mean).std((1, 2, 3))
+    np.testing.assert_allclose(out, mean + factors[:, None, None, None] * (IMAGES - mean), atol=1e-3)
+    assert 0.2 <= factors.min() < 0.5 and 1.5 < factors.max() <= 1.8
+
+
 def test_flip_mirrors_about_half_of_the_images():
     out = np.asarray(jax.jit(augment.make("flip"))(KEYS, IMAGES))
     flipped = [np.array_equal(found, image[:, ::-1]) for image, found in zip(IMAGES, out, strict=True)]
@@ -69,6 +108,8 @@ def test_floats_are_augmented_as_bytes_are():
     ("call", "message"),
     [
         (lambda: augment.make("rotate"), "unknown augmentation 'rotate': take \"none\" or crop, flip"),
+        (lambda: augment.make("window"), "unknown augmentation 'window'"),
+        (lambda: augment.make("window6")(KEYS, IMAGES), r"window must lie in \[1, 5\], the image's side, got 6"),
         (lambda: augment.make("crop+none"), "unknown augmentation 'none'"),
         (lambda: augment.make(""), "unknown augmentation ''"),
         (lambda: augment.make("crop", padding=-1), "padding must be at least 0"),
@@ -110,3 +151,38 @@ def test_bad_preprocessing_is_refused():
             augment.preprocess(Info("x", 2, (4, 4, 1), mean, std))
     with pytest.raises(ValueError, match="must have 1 channels on the last axis as mnist has"):
         augment.preprocess(sources.info("mnist"))(IMAGES)
+
+
+def test_standardised_images_have_their_own_mean_and_deviation(x64):
+    images = jnp.asarray(IMAGES / 255)
+    found = np.asarray(augment.standardise(images))
+    for image, expected in zip(found, IMAGES.astype(np.float64), strict=True):
+        np.testing.assert_allclose(image, (expected - expected.mean()) / max(expected.std(), 1 / np.sqrt(expected.size)), rtol=1e-10)
+    np.testing.assert_array_equal(augment.standardise(jnp.full((1, 4, 4, 3), 0.25)), 0)
+    faint = jnp.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1 / 255)  # less than the floor: one level on one of 16 pixels
+    np.testing.assert_allclose(augment.standardise(faint)[0, 0, 0, 0], (15 / 16) * 4, rtol=1e-10)
+
+
+def test_standardisation_undoes_brightness():
+    info = sources.info("cifar10", standardise="image")
+    brighter = augment.make("brightness")(KEYS, IMAGES)
+    np.testing.assert_allclose(augment.preprocess(info)(brighter), augment.preprocess(info)(IMAGES), atol=1e-4)
+
+
+def test_preprocess_cuts_the_centre_of_what_no_window_has_cut():
+    info = sources.info("cifar10", standardise="image", crop=4)
+    look = augment.preprocess(info)
+    np.testing.assert_allclose(look(IMAGES), look(IMAGES[:, 1:5, :4]), rtol=1e-6)
+    window = augment.make("window4")(KEYS, IMAGES)
+    np.testing.assert_allclose(look(window), augment.standardise(window / 255.0), rtol=1e-5, atol=1e-6)
+
+
+def test_bad_views_are_refused():
+    with pytest.raises(ValueError, match="standardise must be one of channels, image, got 'pixel'"):
+        sources.info("cifar10", standardise="pixel")
+    with pytest.raises(ValueError, match=r"crop must lie in \[0, 28\]"):
+        sources.info("mnist", crop=32)
+    with pytest.raises(ValueError, match="has no option crop"):
+        sources.info("spirals", crop=8)
+    with pytest.raises(ValueError, match=r"centre must lie in \[1, 5\]"):
+        augment.centre(IMAGES, 6)

@@ -11,10 +11,11 @@ from edd.data import digits, sources, synthetic
 LOCAL = ["spirals", "spirals_ring", "digits", "digits_photos"]
 TEXT = ["rte", "mrpc", "wic", "sst2"]
 IMAGES = ["mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100", "svhn_cropped", "tiny_imagenet", "cifar10_1", "cifar10_corrupted"]
+PHOTOGRAPHS = ["imagenet2012", "imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_o", "imagenet2012_corrupted", "image_folder"]
 
 
 def test_names_are_the_documented_ones():
-    assert list(sources.names()) == LOCAL + TEXT + IMAGES
+    assert list(sources.names()) == LOCAL + TEXT + IMAGES + PHOTOGRAPHS
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -45,7 +46,7 @@ def test_slices_of_local_sets():
     ("call", "message"),
     [
         (lambda: sources.load("mnsit", "train"), "unknown data set 'mnsit'; did you mean 'mnist'.*Known: spirals, .*cifar10_corrupted"),
-        (lambda: sources.info("imagenet2012"), "unknown data set 'imagenet2012'.*Known"),
+        (lambda: sources.info("imagenet2013"), "unknown data set 'imagenet2013'; did you mean 'imagenet2012'.*Known"),
         (lambda: sources.load("digits/small", "train"), "unknown data set"),
         (lambda: sources.load("digits", "valid"), "unknown split 'valid': digits has the splits train, test"),
         (lambda: sources.load("mnist", "extra"), "mnist has the splits train, test"),

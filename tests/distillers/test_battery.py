@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edd.distillers import edfm, end, end2, mimo, proxy, supervised
+from edd.distillers import edfm, end, end2, knowledge_distillation, mimo, proxy, supervised
 from edd.models import mlp
 from edd.models.base import Outputs
 
@@ -16,6 +16,8 @@ METHODS = {
     "supervised": functools.partial(supervised.make, smoothing=0.1),
     "end": end.make,
     "end_tempered": functools.partial(end.make, temperature=2.5),
+    "knowledge_distillation": functools.partial(knowledge_distillation.make, beta=0.6, teacher_temperature=2.0),
+    "squared_logits": functools.partial(knowledge_distillation.make, beta=0.6, form="logits"),
     "end2": end2.make,
     "end2_annealed": functools.partial(end2.make, initial_temperature=10.0, hold_steps=2, decay_steps=4),
     "proxy": proxy.make,

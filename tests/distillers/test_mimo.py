@@ -12,7 +12,7 @@ from edd.experiments import build, settings, stages
 from edd.models import cnn
 from edd.models.base import Outputs
 from edd.training import mesh as meshes
-from edd.training import optimizers, state, step
+from edd.training import optimizers, replica, state, step
 
 M, B, K = 3, 5, 4
 TRAINING = settings.Training(settings.Model("mlp", {"widths": [8]}), epochs=3.0, batch_size=8, checkpoint_every=2)
@@ -122,10 +122,10 @@ def test_every_mesh_trains_the_same_network_with_augmentation():
 def test_an_example_is_augmented_alike_at_every_input_of_a_step():
     seen = []
     distiller = mimo.make(1, K, num_inputs=2, batch_repetition=2, input_repetition=0.5)
-    run = step._ReplicaStep(None, distiller, None, None, lambda keys, inputs: seen.append(keys) or inputs, None, None, "vmap")
+    run = replica.ReplicaStep(None, distiller, None, None, lambda keys, inputs: seen.append(keys) or inputs, None, None, "vmap")
     batch = multi_input.MultiInputBatches(pipeline.Batches(data(), batch_size=4, seed=0), distiller.multi_input).batch(0)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch)
-    run.examples(batch, step._augmentation_keys(jax.random.key(0), batch["index"]), None)
+    run.examples(batch, replica.augmentation_keys(jax.random.key(0), batch["index"]), None)
     drawn = np.asarray(jax.random.key_data(seen[0]))[..., 0]
     by_example = {int(index): set(drawn[np.asarray(batch["index"]) == index]) for index in np.unique(batch["index"])}
     assert all(len(keys) == 1 for keys in by_example.values()) and len(set.union(*by_example.values())) == 4

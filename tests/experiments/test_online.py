@@ -7,17 +7,16 @@ import pytest
 
 from edd.experiments import launch, online, online_report, report
 
-RNG = np.random.default_rng(0)
 
-
-def law(count, q=3):
-    return online.Law((RNG.normal(size=count), RNG.normal(size=(count, q)), RNG.uniform(0.1, 1.0, size=count)))
+def law(rng, count, q=3):
+    return online.Law((rng.normal(size=count), rng.normal(size=(count, q)), rng.uniform(0.1, 1.0, size=count)))
 
 
 def test_one_by_one_in_batches_and_all_together_agree():
-    stream, labels = law(57), RNG.normal(size=57).astype(np.float32)
+    rng = np.random.default_rng(0)
+    stream, labels = law(rng, 57), rng.normal(size=57).astype(np.float32)
     assert online.disagreement(stream, labels) < 1e-5
-    test = law(4)
+    test = law(rng, 4)
     *_, (count, last) = online.updated(stream, test, labels, [0, 7, 57])
     ((_, whole),) = online.updated(stream, test, labels, [57])
     assert count == 57
@@ -26,7 +25,8 @@ def test_one_by_one_in_batches_and_all_together_agree():
 
 
 def test_updates_are_the_dense_gaussian_conditional():
-    stream, test, labels = law(20), law(5), RNG.normal(size=20).astype(np.float32)
+    rng = np.random.default_rng(0)
+    stream, test, labels = law(rng, 20), law(rng, 5), rng.normal(size=20).astype(np.float32)
     ((_, found),) = online.updated(stream, test, labels, [20])
     inner = stream[1] @ stream[1].T + np.diag(stream[2])
     gain = np.linalg.solve(inner, stream[1] @ test[1].T).T
@@ -36,9 +36,10 @@ def test_updates_are_the_dense_gaussian_conditional():
 
 
 def test_labels_from_the_students_own_law_bring_the_error_down_to_the_noise():
-    q, z = 4, RNG.normal(size=4)
-    stream, test = law(400, q), law(200, q)
-    labels = stream[0] + stream[1] @ z + np.sqrt(stream[2]) * RNG.normal(size=400)
+    rng = np.random.default_rng(1)
+    q, z = 4, np.array([1.0, -1.0, 1.0, -1.0])
+    stream, test = law(rng, 400, q), law(rng, 200, q)
+    labels = stream[0] + stream[1] @ z + np.sqrt(stream[2]) * rng.normal(size=400)
     truth = test[0] + test[1] @ z
     errors = {
         count: np.sqrt(np.square(found.means[0] - truth).mean()) for count, found in online.updated(stream, test, labels, [0, 10, 400])
@@ -60,7 +61,8 @@ def test_teachers_are_weighted_by_their_likelihood():
 
 @pytest.fixture
 def config(tmp_path):
-    inputs = RNG.normal(size=(60, 2))
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(60, 2))
     np.savetxt(tmp_path / "mine.csv", np.column_stack([inputs, inputs.sum(1)]), delimiter=",")
     training = {"model": {"name": "mlp", "options": {"widths": [4]}}, "epochs": 100.0, "max_steps": 3, "batch_size": 16}
     return {

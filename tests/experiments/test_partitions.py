@@ -1,9 +1,15 @@
 """The study of sub-ensembles: every number from members' predictions by hand, groupings, and what the report says."""
 
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edd.experiments import launch, partitions, partitions_report, report
+from edd.experiments import build, launch, partitions, partitions_report, report, settings
+from edd.training import optimizers
 from edd.uncertainty import hierarchy
 
 CONFIG = {
@@ -40,6 +46,28 @@ def test_a_study_from_end_to_end(finished, tmp_path):
     assert [part["law"] for part in report.render([folder], tmp_path / "again")["parts"]] == [part["law"] for part in found["parts"]]
     with pytest.raises(ValueError, match="run 1 repeats"):
         report.render([folder, folder], tmp_path / "both")
+
+
+@pytest.mark.parametrize("arg", ["cifar10,short", "cifar10"])
+def test_the_papers_ensemble_as_configured(arg):
+    """24 WRN-28-1 of 369,498 parameters, the rate falling at epochs 150 and 250 of 350."""
+    config = configured("partitions", arg)
+    training = config["ensemble"]["training"]
+    assert config["ensemble"]["num_members"] == 24 and training["epochs"] == (30.0 if "short" in arg else 350.0)
+    model = build.backbone(settings.Model(**training["model"]), axis_name=None)(10)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 369_498
+    rates = optimizers.make_schedule("multistep", 0.1, total_steps=350, milestones=training["optimizer"]["options"]["milestones"])
+    np.testing.assert_allclose([rates(step) for step in (149, 151, 249, 251)], [0.1, 0.01, 0.01, 0.001], rtol=1e-5)
+
+
+def configured(name, arg):
+    """A file of configs/ as launch/run.py reads it, plain."""
+    path = pathlib.Path(__file__).resolve().parents[2] / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"config_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg).to_dict()
 
 
 def test_a_batch_is_the_mean_over_orders():

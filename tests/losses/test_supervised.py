@@ -78,7 +78,33 @@ def test_bad_arguments_are_refused(logits, labels, error, message):
         supervised.cross_entropy(logits, labels)
 
 
+def test_smoothing_towards_a_prior():
+    logits, labels = jax.random.normal(jax.random.key(0), (3, 4)), jnp.array([0, 3, 2])
+    smoothed = supervised.label_smoothed_cross_entropy
+    np.testing.assert_allclose(smoothed(logits, labels, 0.2, prior=jnp.full(4, 0.25)), smoothed(logits, labels, 0.2), rtol=1e-6)
+    prior = np.array([0.7, 0.1, 0.2, 0.0])
+    target = 0.9 * np.eye(4)[np.asarray(labels)] + 0.1 * prior
+    np.testing.assert_allclose(smoothed(logits, labels, 0.1, prior=prior), -(target * jax.nn.log_softmax(logits)).sum(-1), rtol=1e-5)
+    near = jnp.log(jnp.asarray(target)).at[0, 3].set(-40.0).at[2, 3].set(-40.0)
+    np.testing.assert_allclose(smoothed(near, labels, 0.1, prior=prior, subtract_entropy=True), 0, atol=1e-6)
+    slope = jax.grad(lambda z: smoothed(z, labels, 0.1, prior=prior).sum())(near)
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "prior, message",
+    [((0.5, 0.4, 0.2), "sums to 1"), ((0.5, 0.5), "prior"), ((1.5, -0.5, 0.0), "sums to 1")],
+)
+def test_a_prior_that_is_no_distribution_is_refused(prior, message):
+    with pytest.raises(ValueError, match=message):
+        supervised.label_smoothed_cross_entropy(jnp.zeros(3), jnp.array(0), 0.1, prior=jnp.array(prior))
+    with pytest.raises(ValueError, match="takes the place"):
+        supervised.label_smoothed_cross_entropy(jnp.zeros(3), jnp.array(0), 0.1, variant="others", prior=jnp.full(3, 1 / 3))
+
+
 def test_bad_smoothing_is_refused():
+    with pytest.raises(ValueError, match="smoothing"):
+        supervised.label_smoothed_cross_entropy(jnp.zeros(3), jnp.array(0), -0.1)
     with pytest.raises(ValueError, match="smoothing"):
         supervised.label_smoothed_cross_entropy(jnp.zeros(3), jnp.array(0), 1.5)
     with pytest.raises(ValueError, match="variant"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edd.models import cifar_resnet, cnn, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, cifar_resnet, cnn, inception_v4, maxvit, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.base import Model
 
 
@@ -34,6 +34,10 @@ CASES = {
     "cnn_batch_norm": Case(
         lambda **k: cnn.make(5, channels=(4,), kernels=(3,), hidden=12, batch_norm=True, dropout=0.4, downsample="max_pool", **k),
         (9, 9, 1), True, True, 12,
+    ),
+    "alexnet": Case(lambda **k: alexnet.make(5, channels=(4, 6), hidden=(12, 8), **k), IMAGE, False, False, 8),
+    "inception_v4": Case(
+        lambda **k: inception_v4.make(5, blocks=(1, 0, 0), width=0.03, dropout=0.4, momentum=0.9, **k), (75, 75, 3), True, True, 48
     ),
     "wide_resnet": Case(lambda **k: wide_resnet.make(5, depth=10, widen=1, dropout=0.4, **k), IMAGE, True, True, 64),
     "he_resnet_a": Case(lambda **k: cifar_resnet.make(5, depth=8, widths=(16, 19, 24), **k), IMAGE, True, False, 24),
@@ -232,3 +236,13 @@ def test_half_precision_keeps_parameters_and_logits_in_float32(name):
 def test_bad_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_every_kernel_of_an_mlp_starts_with_the_given_variance():
+    params = mlp.make(200, widths=(300, 200), variance=0.03).init(jax.random.key(0), jnp.zeros((1, 100)))["params"]
+    kernels = [np.asarray(layer["kernel"]) for layer in params.values()]
+    assert [kernel.shape for kernel in kernels] == [(100, 300), (300, 200), (200, 200)]
+    for kernel in kernels:  # 30,000 entries or more: the variance's relative standard error is at most 0.8 %
+        np.testing.assert_allclose(kernel.var(), 0.03, rtol=0.04)
+    with pytest.raises(ValueError, match="variance must be positive"):
+        mlp.make(3, variance=0.0)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from edd.models import cifar_resnet, cnn, mlp, mobilenet_v2, resnet, wide_resnet
+from edd.models import alexnet, cifar_resnet, cnn, inception_v4, mlp, mobilenet_v2, resnet, wide_resnet
 from edd.models.cifar_resnet import HE_WIDTHS, WIDE_WIDTHS
 
 
@@ -31,6 +31,11 @@ def test_wide_resnet(depth, widen, num_classes, expected):
 def test_he_resnets(depth, option_a, option_b):
     assert count(cifar_resnet.make(10, depth=depth, shortcut="A")) == option_a
     assert count(cifar_resnet.make(10, depth=depth, shortcut="B")) == option_b
+
+
+@pytest.mark.parametrize(("shape", "expected"), [((24, 24, 3), 1_068_298), ((32, 32, 3), 1_756_426), ((28, 28, 3), 1_387_786)])
+def test_alexnet(shape, expected):
+    assert count(alexnet.make(10), shape) == expected
 
 
 def test_he_resnet_with_a_hundred_classes():
@@ -98,3 +103,23 @@ def test_small_cnn():
     assert count(cnn.make(10), (28, 28, 1)) == (25 * 16 + 16) + (9 * 16 * 32 + 32) + dense
     with_norm = (25 * 16 + 2 * 16) + (9 * 16 * 32 + 2 * 32) + 7 * 7 * 32 * 128 + 2 * 128 + 128 * 10 + 10
     assert count(cnn.make(10, batch_norm=True), (28, 28, 1)) == with_norm
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "auxiliary", "with_scale", "without"),
+    [
+        (1000, False, 42_679_816, 42_648_232), (1000, True, 46_039_280, 46_006_800),
+        (1001, False, 42_681_353, 42_649_769), (1001, True, 46_041_586, 46_009_106),
+    ],
+)  # fmt: skip
+def test_inception_v4(num_classes, auxiliary, with_scale, without):
+    make = lambda scale: inception_v4.make(num_classes, auxiliary=auxiliary, scale=scale)  # noqa: E731
+    assert count(make(True), (299, 299, 3)) == with_scale
+    assert count(make(False), (299, 299, 3)) == without
+
+
+def test_inception_v4_has_149_convolutions():
+    shapes = jax.eval_shape(inception_v4.make(1000).init, jax.random.key(0), jnp.zeros((1, 299, 299, 3)))
+    kernels = [leaf for leaf in jax.tree.leaves(shapes["params"]) if leaf.ndim == 4]
+    assert len(kernels) == 149 and sum(leaf.size for leaf in kernels) == 41_079_648
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["batch_stats"])) == 2 * 31_584

@@ -148,6 +148,16 @@ def test_langevin_samples_the_posterior_of_a_linear_gaussian_model():
     np.testing.assert_allclose(cold.update(jnp.ones(2), cold.init(jnp.zeros(2)), jnp.zeros(2), key=jax.random.key(0))[0], -5e-3)
 
 
+def test_weight_decay_of_named_layers_alone():
+    params = {name: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)} for name in ("conv1", "local3", "local4")}
+    optimizer = optimizers.make("sgd", 1.0, total_steps=1, momentum=0.0, weight_decay=0.5, decay_layers=("local3", "local4"))
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    decayed = {name: float(jnp.abs(layer["kernel"]).max()) for name, layer in updates.items()}
+    assert decayed == {"conv1": 0.0, "local3": 0.5, "local4": 0.5}
+    assert all(float(jnp.abs(layer["bias"]).max()) == 0 for layer in updates.values())
+
+
 def test_weight_decay_leaves_factors_and_members_biases_alone():
     model = cnn.make(4, num_members=2, channels=(2,), kernels=(3,), hidden=3)
     weights = model.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))["params"]

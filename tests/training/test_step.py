@@ -13,6 +13,7 @@ from edd.models import cnn, mlp
 from edd.models.base import Model, Outputs
 from edd.training import evaluation, optimizers, state, step
 from edd.training import mesh as meshes
+from edd.training.replica import DROPOUT
 
 R, B, K = 8, 8, 3
 MESHES = ((8, 1), (4, 2), (2, 4), (1, 8))
@@ -147,7 +148,7 @@ def test_one_replica_equals_the_plain_network():
     for index in range(3):
         batch = jax.tree.map(lambda leaf: leaf[0], batch_of(shape, index, 1))
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), index), 0)
-        keys = jnp.stack([jax.random.fold_in(jax.random.fold_in(key, position), step.DROPOUT) for position in range(B)])
+        keys = jnp.stack([jax.random.fold_in(jax.random.fold_in(key, position), DROPOUT) for position in range(B)])
 
         def loss(variables, batch=batch, keys=keys):
             outputs, _ = model.apply(variables, batch["inputs"], train=True, rngs={"dropout": keys})

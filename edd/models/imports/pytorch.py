@@ -45,6 +45,22 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
       FileNotFoundError: no such file; ValueError: another format, a damaged file, anything in it besides tensors, numbers, text and
         their containers (whole pickled networks, options of a training script), or no tensors by name.
     """
+    return _named_tensors(_opened(path), pathlib.Path(path))
+
+
+def read_tensor(path: str | pathlib.Path) -> np.ndarray:
+    """The one tensor of a file in which `torch.save` put a tensor alone; the rest as `read`.
+
+    Raises:
+      FileNotFoundError, ValueError: as `read`; also for a file that holds something else than one tensor.
+    """
+    found = _opened(path)
+    if not isinstance(found, np.ndarray):
+        raise ValueError(f"{path} must hold one tensor, it holds {type(found).__name__.strip('_')}")
+    return found
+
+
+def _opened(path: str | pathlib.Path):
     path = pathlib.Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -55,12 +71,11 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            found = _unpickle(archive)
+            return _unpickle(archive)
     except _Refused as error:
         raise ValueError(f"{path} is not opened: {error}") from None
     except Exception as error:  # what a damaged pickle raises can be of any type
         raise ValueError(f"{path} cannot be read as a file of torch.save: {type(error).__name__}: {error}") from error
-    return _named_tensors(found, path)
 
 
 def _named_tensors(found, path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import flax.linen as nn
 
 
 def batch_norm(
-    *, train: bool, axis_name: str | None = None, momentum: float = 0.9, epsilon: float = 1e-5, dtype=None, name=None
+    *, train: bool, axis_name: str | None = None, momentum: float = 0.9, epsilon: float = 1e-5, scale: bool = True, dtype=None, name=None
 ) -> nn.BatchNorm:
     """A batch normalisation layer over all axes but the last; unitless.
 
@@ -17,6 +17,7 @@ def batch_norm(
       axis_name: mesh axis over which a batch is spread, or None.
       momentum: share of the running statistics that is kept, in [0, 1).
       epsilon: added to the variance, > 0.
+      scale: multiply by a trained scale.
       dtype: dtype of the computation, None for the inputs'.
       name: name of the layer, or None for Linen's.
 
@@ -33,4 +34,5 @@ def batch_norm(
         raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
     if not epsilon > 0.0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
-    return nn.BatchNorm(use_running_average=not train, axis_name=axis_name, momentum=momentum, epsilon=epsilon, dtype=dtype, name=name)
+    options = {"momentum": momentum, "epsilon": epsilon, "use_scale": scale, "dtype": dtype, "name": name}
+    return nn.BatchNorm(use_running_average=not train, axis_name=axis_name, **options)

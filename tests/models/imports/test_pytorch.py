@@ -72,6 +72,17 @@ def write(path: pathlib.Path, content, storages=(NUMBERS,), compression=zipfile.
     return path
 
 
+def test_a_tensor_alone(tmp_path):
+    found = pytorch.read_tensor(write(tmp_path / "one.pt", tensor((2, 3), (3, 1))))
+    np.testing.assert_array_equal(found, NUMBERS.reshape(2, 3))
+    with pytest.raises(ValueError, match="must hold one tensor, it holds dict"):
+        pytorch.read_tensor(write(tmp_path / "named.pt", {"w": tensor()}))
+    with pytest.raises(ValueError, match="needs os.system"):
+        pytorch.read_tensor(write(tmp_path / "code.pt", call(named("os", "system"), "true")))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        pytorch.read_tensor(tmp_path / "none.pt")
+
+
 def test_a_file_that_torch_wrote(tmp_path):
     (tmp_path / "real.pth").write_bytes(zlib.decompress(base64.b85decode(REAL_FILE)))
     found, base = pytorch.read(tmp_path / "real.pth"), np.arange(24, dtype=np.float32)

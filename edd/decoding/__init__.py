@@ -1,0 +1,1 @@
+"""Writing sequences: beam search over one model or an ensemble, token-level Bayesian model average."""
