@@ -300,10 +300,9 @@ def sample(
 
 
 def _univariate(gram: Array, cross: Array, noise_variance: Array) -> Posterior:
-    one = jnp.ones((1, 1), gram.dtype)
-    mean = algebra.latents(gram, one, noise_variance, cross[:, None, :])[:, 0]
+    mean = algebra.latents(gram, None, noise_variance, cross[:, None, :])[:, 0]
     scaled = noise_variance * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    return Posterior(mean, algebra.solve(gram, one, noise_variance, scaled[:, None, :])[:, 0])
+    return Posterior(mean, algebra.solve(gram, None, noise_variance, scaled[:, None, :])[:, 0])
 
 
 def _matrix(gram: Array, cross: Array, class_factor: Array, noise_variance: Array) -> MatrixPosterior:

@@ -52,12 +52,12 @@ def spectrum(gram: Float[Array, "q q"]) -> tuple[Float[Array, " q"], Float[Array
 
 def solve(
     gram: Float[Array, "q q"],
-    class_factor: Float[Array, "K K"],
+    class_factor: Float[Array, "K K"] | None,
     noise_variance: Float[Array, ""],
     right: Float[Array, "M K q"],
     operator=None,
 ) -> Float[Array, "M K q"]:
-    """Z with noise_variance Z + class_factor^T class_factor Z gram = right.
+    """Z with noise_variance Z + class_factor^T class_factor Z gram = right; no class factor: K = 1, factor 1.
 
     Differentiated as a linear system (of `operator`, by default that one), so equal eigenvalues do no harm.
     """
@@ -66,27 +66,37 @@ def solve(
 
 
 def latents(
-    gram: Float[Array, "q q"], class_factor: Float[Array, "K K"], noise_variance: Float[Array, ""], cross: Float[Array, "M K q"]
+    gram: Float[Array, "q q"], class_factor: Float[Array, "K K"] | None, noise_variance: Float[Array, ""], cross: Float[Array, "M K q"]
 ) -> Float[Array, "M K q"]:
     """Posterior means: `solve` for class_factor^T cross, which has no part in directions that no design point reaches.
 
     What rounding leaves there is dropped: it would be divided by the noise alone. A derivative may have such a part, and keeps it.
     """
-    right, operator = class_factor.T @ cross, _operator(gram, class_factor, noise_variance)
+    right, operator = cross if class_factor is None else class_factor.T @ cross, _operator(gram, class_factor, noise_variance)
     found = _invert(gram, class_factor, noise_variance, lax.stop_gradient(right), reached_only=True)
     tangents = lambda linear, target: solve(gram, class_factor, noise_variance, target, linear)  # noqa: E731
     return lax.custom_root(lambda latents: operator(latents) - right, found, lambda _, start: start, tangents)
 
 
-def _operator(gram: Array, class_factor: Array, noise_variance: Array):
+def _operator(gram: Array, class_factor: Array | None, noise_variance: Array):
+    if class_factor is None:
+        return lambda latents: noise_variance * latents + latents @ gram
     class_gram = class_factor.T @ class_factor
     return lambda latents: noise_variance * latents + class_gram @ latents @ gram
 
 
-def _invert(gram: Array, class_factor: Array, noise_variance: Array, target: Array, *, reached_only: bool) -> Array:
-    gram, class_factor, noise_variance = (lax.stop_gradient(each) for each in (gram, class_factor, noise_variance))
+def _invert(gram: Array, class_factor: Array | None, noise_variance: Array, target: Array, *, reached_only: bool) -> Array:
+    gram, noise_variance = lax.stop_gradient(gram), lax.stop_gradient(noise_variance)
     latent_values, latent_basis = spectrum(gram)
+    if class_factor is None:
+        return _divided(target @ latent_basis, noise_variance, latent_values[None, None], reached_only) @ latent_basis.T
+    class_factor = lax.stop_gradient(class_factor)
     class_values, class_basis = spectrum(class_factor.T @ class_factor)
-    strength = jnp.outer(class_values, latent_values)
-    scaled = class_basis.T @ target @ latent_basis / (noise_variance + strength)[None]
-    return class_basis @ (jnp.where(strength > 0, scaled, 0) if reached_only else scaled) @ latent_basis.T
+    turned = class_basis.T @ target @ latent_basis
+    strength = jnp.outer(class_values, latent_values)[None]
+    return class_basis @ _divided(turned, noise_variance, strength, reached_only) @ latent_basis.T
+
+
+def _divided(turned: Array, noise_variance: Array, strength: Array, reached_only: bool) -> Array:
+    found = turned / (noise_variance + strength)
+    return jnp.where(strength > 0, found, 0) if reached_only else found

@@ -108,34 +108,6 @@ def test_float32_carries_a_singular_loading_and_almost_no_noise():
     assert np.isfinite(jax.grad(latent_factor.marginal_log_likelihood, argnums=1)(residuals, loading, 1e-6)).all()
 
 
-@pytest.mark.parametrize("kind", ["repeated", "zero", "rank two", "fewer points", "graded"])
-@pytest.mark.parametrize("noise", [1e-2, 1e-6])
-def test_float32_knows_what_no_design_point_reaches(kind, noise):
-    """A singular loading leaves the prior in its null directions; rounding divided by a small noise would pass for knowledge."""
-    rng = np.random.default_rng(3)
-    loading = rng.normal(size=(5 if kind == "fewer points" else 200, 10))
-    if kind == "repeated":
-        loading[:, -1] = loading[:, 0]
-    elif kind == "zero":
-        loading[:, 4] = 0
-    elif kind == "rank two":
-        loading = loading[:, :2] @ rng.normal(size=(2, 10))
-    elif kind == "graded":
-        loading *= 10.0 ** -np.arange(10)
-    residuals = rng.normal(size=(4, 10)) @ loading.T + np.sqrt(noise) * rng.normal(size=(4, len(loading)))
-    given = residuals.astype(np.float32), loading.astype(np.float32), np.float32(noise)
-    exact = [np.float64(each) for each in given]
-    likelihood, mean, _ = dense(exact[0][..., None], exact[1], np.eye(1), exact[2])
-    values, basis = np.linalg.eigh(exact[1].T @ exact[1])
-    covariance = basis * (exact[2] / (exact[2] + np.maximum(values, 0))) @ basis.T
-    found = latent_factor.posterior(*given)
-    np.testing.assert_allclose(found.mean, mean[:, 0], atol=3e-3)
-    np.testing.assert_allclose(found.covariance, covariance, atol=1e-5)
-    np.testing.assert_allclose(latent_factor.marginal_log_likelihood(*given), likelihood, rtol=1e-4)
-    matrix = latent_factor.matrix_posterior(given[0][..., None], given[1], np.ones((1, 1), np.float32), given[2])
-    np.testing.assert_allclose(matrix.mean[:, 0], mean[:, 0], atol=3e-3)
-
-
 def test_samples_have_the_covariance_and_share_their_latents():
     _, loading, factor, _ = case(points=3, q=2, classes=2)
     key = jax.random.key(0)
