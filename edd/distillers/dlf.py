@@ -53,6 +53,7 @@ def make(
       inner_iterations: EM iterations on the sums in each of them.
       initialisation: "mmd": for `init_steps` steps the members' latents are free parameters, pulled to N(0, I) by `penalty_weight` times
         their maximum mean discrepancy; "whitened": the first update expands, whatever `expand`; "random": neither.
+        The prior of the free latents is weighed against the points of one update: with E-steps from minibatches, those of the batch.
       init_steps: steps of the penalised phase, >= 1 for "mmd".
       penalty_weight: >= 0.
       bandwidth: as `penalties.squared_bandwidths`.

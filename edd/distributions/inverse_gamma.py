@@ -50,11 +50,17 @@ def fit(variances: Float[ArrayLike, "M *B"]) -> InverseGamma:
         raise ValueError(f"variances must be [M, *B] with at least one member, got shape {variances.shape}")
     checks.positive(variances, "variances")
     checks.finite(variances, "variances")
-    return fit_from_moments(jnp.mean(1 / variances, 0), jnp.mean(-jnp.log(variances), 0))
+    mean = jnp.mean(1 / variances, 0)
+    ratios = 1 / (variances * mean[None])  # of mean 1: the gap of the logarithms is a mean of terms that do not cancel
+    beyond = ratios - 1
+    near = jnp.abs(beyond) < 0.5
+    return _fit(mean, jnp.mean(beyond - jnp.where(near, jnp.log1p(jnp.where(near, beyond, 0)), jnp.log(ratios)), 0))
 
 
 def fit_from_moments(mean_inverse: Float[ArrayLike, "*B"], mean_log_inverse: Float[ArrayLike, "*B"]) -> InverseGamma:
     """`fit` from the sufficient statistics mean(1/v) and mean ln(1/v), which add up over minibatches.
+
+    Their logarithms cancel where the variances nearly agree: in float32 a shape above 1e4 is a few percent off, `fit`'s is not.
 
     References:
       As `fit`.
@@ -66,7 +72,11 @@ def fit_from_moments(mean_inverse: Float[ArrayLike, "*B"], mean_log_inverse: Flo
       True
     """
     mean_inverse, mean_log_inverse = promote(mean_inverse, "mean_inverse"), promote(mean_log_inverse, "mean_log_inverse")
-    gap = jnp.maximum(jnp.log(mean_inverse) - mean_log_inverse, 0.5 / LARGEST_SHAPE)  # ln x - psi(x) is about 1 / (2 x)
+    return _fit(mean_inverse, jnp.log(mean_inverse) - mean_log_inverse)
+
+
+def _fit(mean_inverse: Array, gap: Array) -> InverseGamma:
+    gap = jnp.maximum(gap, 0.5 / LARGEST_SHAPE)  # ln x - psi(x) is about 1 / (2 x)
     log_shape = jnp.log((3 - gap + jnp.sqrt(jnp.square(gap - 3) + 24 * gap)) / (12 * gap))  # Minka 2002
     for _ in range(_NEWTON_STEPS):
         shape = jnp.exp(log_shape)

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from edd.distributions import latent_factor_algebra as algebra
 from edd.math import checks
 from edd.math.polygamma import promote
 from edd.typing import Array, ArrayLike, Float, Key
@@ -94,7 +95,7 @@ def statistics(residuals: Float[ArrayLike, "M n *K"], loading: Float[ArrayLike, 
     residuals, loading = _checked(residuals, loading, None)
     axes = tuple(range(1, residuals.ndim))
     count = jnp.asarray(loading.shape[0], loading.dtype)
-    return Statistics(_gram(loading), _cross(residuals, loading), jnp.square(residuals).sum(axes), count)
+    return Statistics(algebra.gram(loading), algebra.cross(residuals, loading), jnp.square(residuals).sum(axes), count)
 
 
 def posterior(residuals: Float[ArrayLike, "M n"], loading: Float[ArrayLike, "n q"], noise_variance: Float[ArrayLike, ""]) -> Posterior:
@@ -123,7 +124,7 @@ def posterior(residuals: Float[ArrayLike, "M n"], loading: Float[ArrayLike, "n q
       ([[0.5], [0.0]], [[0.5]])
     """
     residuals, loading = _checked(residuals, loading, 2)
-    return _univariate(_gram(loading), _cross(residuals, loading), _checked_noise(noise_variance))
+    return _univariate(algebra.gram(loading), algebra.cross(residuals, loading), _checked_noise(noise_variance))
 
 
 def posterior_from_statistics(statistics: Statistics, noise_variance: Float[ArrayLike, ""]) -> Posterior:
@@ -159,7 +160,7 @@ def matrix_posterior(
     """
     residuals, loading = _checked(residuals, loading, 3)
     class_factor = _checked_factor(class_factor, residuals.shape[-1])
-    return _matrix(_gram(loading), _cross(residuals, loading), class_factor, _checked_noise(noise_variance))
+    return _matrix(algebra.gram(loading), algebra.cross(residuals, loading), class_factor, _checked_noise(noise_variance))
 
 
 def matrix_posterior_from_statistics(
@@ -233,7 +234,7 @@ def log_likelihood_from_statistics(
     noise_variance = _checked_noise(noise_variance)
     cross = statistics.cross[:, None, :] if statistics.cross.ndim == 2 else statistics.cross
     factor = jnp.ones((1, 1), cross.dtype) if class_factor is None else _checked_factor(class_factor, cross.shape[1])
-    latent = _solve(statistics.gram, factor, noise_variance, factor.T @ cross)
+    latent = algebra.latents(statistics.gram, factor, noise_variance, cross)
     explained = ((factor.T @ cross) * latent).sum()
     quadratic = (statistics.squares.sum() - explained) / noise_variance
     return _gaussian(quadratic, statistics.gram, factor, noise_variance, statistics.squares.shape[0], statistics.count)
@@ -298,69 +299,32 @@ def sample(
 # --- the algebra ------------------------------------------------------------------------------------------------------
 
 
-def _gram(loading: Array) -> Array:
-    return jnp.matmul(loading.T, loading, precision=lax.Precision.HIGHEST)
-
-
-def _cross(residuals: Array, loading: Array) -> Array:
-    return jnp.einsum("mn...,nq->m...q", residuals, loading, precision=lax.Precision.HIGHEST)
-
-
 def _univariate(gram: Array, cross: Array, noise_variance: Array) -> Posterior:
-    identity = noise_variance * jnp.eye(gram.shape[0], dtype=gram.dtype)
-    both = _solve(gram, None, noise_variance, jnp.concatenate([cross, identity])[:, None, :])[:, 0]
-    return Posterior(both[: cross.shape[0]], both[cross.shape[0] :])
+    mean = algebra.latents(gram, None, noise_variance, cross[:, None, :])[:, 0]
+    scaled = noise_variance * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    return Posterior(mean, algebra.solve(gram, None, noise_variance, scaled[:, None, :])[:, 0])
 
 
 def _matrix(gram: Array, cross: Array, class_factor: Array, noise_variance: Array) -> MatrixPosterior:
-    latent_values, latent_basis = _spectrum(gram)
-    class_values, class_basis = _spectrum(class_factor.T @ class_factor)
+    latent_values, latent_basis = algebra.spectrum(gram)
+    class_values, class_basis = algebra.spectrum(class_factor.T @ class_factor)
     variances = noise_variance / (noise_variance + jnp.outer(class_values, latent_values))
-    return MatrixPosterior(_solve(gram, class_factor, noise_variance, class_factor.T @ cross), variances, class_basis, latent_basis)
-
-
-def _spectrum(symmetric: Array) -> tuple[Array, Array]:
-    """Eigenvalues, rounded-off negative ones set to zero, and eigenvectors of a positive semi-definite matrix."""
-    values, basis = jnp.linalg.eigh(symmetric)
-    return jnp.maximum(values, 0), basis
-
-
-def _solve(gram: Array, class_factor: Array | None, noise_variance: Array, right: Array) -> Array:
-    """Z [M, K, q] with noise_variance Z + (class_factor^T class_factor) Z gram = right; no class factor: K = 1, factor 1.
-
-    Solved in the eigenbases; differentiated as a linear system, so equal eigenvalues do no harm.
-    """
-    class_gram = None if class_factor is None else class_factor.T @ class_factor
-
-    def operator(latents):
-        product = latents @ gram
-        return noise_variance * latents + (product if class_gram is None else class_gram @ product)
-
-    def solve(_, target):
-        latent_values, latent_basis = _spectrum(lax.stop_gradient(gram))
-        if class_gram is None:
-            return target @ latent_basis / (noise_variance + latent_values)[None, None] @ latent_basis.T
-        class_values, class_basis = _spectrum(lax.stop_gradient(class_gram))
-        scaled = class_basis.T @ target @ latent_basis / (noise_variance + jnp.outer(class_values, latent_values))[None]
-        return class_basis @ scaled @ latent_basis.T
-
-    return lax.custom_linear_solve(operator, right, solve, symmetric=True)
+    return MatrixPosterior(algebra.latents(gram, class_factor, noise_variance, cross), variances, class_basis, latent_basis)
 
 
 def _log_likelihood(residuals: Array, loading: Array, class_factor: Array, noise_variance: Array) -> Array:
-    gram, cross = _gram(loading), _cross(residuals, loading)
-    latents = _solve(gram, class_factor, noise_variance, class_factor.T @ cross)
+    gram = algebra.gram(loading)
+    latents = algebra.latents(gram, class_factor, noise_variance, algebra.cross(residuals, loading))
     fitted = jnp.einsum("nq,mkq->mnk", loading, class_factor @ latents, precision=lax.Precision.HIGHEST)
     quadratic = jnp.square(residuals - fitted).sum() / noise_variance + jnp.square(latents).sum()
     return _gaussian(quadratic, gram, class_factor, noise_variance, residuals.shape[0], residuals.shape[1])
 
 
 def _gaussian(quadratic: Array, gram: Array, class_factor: Array, noise_variance: Array, num_members: int, count) -> Array:
-    latent_values = jnp.maximum(jnp.linalg.eigvalsh(gram), 0)
-    class_values = jnp.maximum(jnp.linalg.eigvalsh(class_factor.T @ class_factor), 0)
-    log_determinant = jnp.log1p(jnp.outer(class_values, latent_values) / noise_variance).sum()
+    strengths = jnp.outer(algebra.spectrum(class_factor.T @ class_factor)[0], algebra.spectrum(gram)[0])
     size = count * class_factor.shape[0]
-    return -0.5 * (num_members * (size * (_LOG_2_PI + jnp.log(noise_variance)) + log_determinant) + quadratic)
+    log_determinant = size * (_LOG_2_PI + jnp.log(noise_variance)) + jnp.log1p(strengths / noise_variance).sum()
+    return -0.5 * (num_members * log_determinant + quadratic)
 
 
 # --- borders ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import pathlib
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     order = sorted(range(len(studies)), key=lambda index: -studies[index].ensemble.num_members)
     parts = []
     for (name, split), (train, test) in tables.items():
-        label, teach, found = pathlib.Path(name).stem, SharedTeachers(), {}
+        label, teach, found = pathlib.Path(name).stem, SharedTeachers([each.ensemble for each in studies]), {}
         for index in order:
             began = time.perf_counter()
             path = workdir / "parts" / f"{label}-{split}-{index}.json"
@@ -122,26 +123,39 @@ def variant_settings(settings: Ablation, variant: Variant) -> Regression:
 
 
 class SharedTeachers:
-    """Trains members as `regression.train_members`, but the same ones only once; a smaller ensemble is the first of a larger one."""
+    """Trains members as `regression.train_members`, but the same ones only once; a smaller ensemble is the first of a larger one.
 
-    def __init__(self):
+    Args:
+      ensembles: of the whole study. The largest of those that differ in their number alone is trained, whichever is asked for first: a
+        resumed study then has the members of an uninterrupted one, bit for bit.
+    """
+
+    def __init__(self, ensembles: Sequence[settings_lib.Ensemble] = ()):
+        self.ensembles = ensembles
         self.known: dict[str, tuple[int, predict.Trained, float]] = {}
 
     def __call__(
         self, ensemble: settings_lib.Ensemble, name: str, arrays: dict, seed: int, subsets: np.ndarray | None = None
     ) -> tuple[predict.Trained, float]:
-        count = ensemble.num_members
-        alike = ensemble if ensemble.source == "langevin" else dataclasses.replace(ensemble, num_members=1)  # later samples are others
+        count, alike = ensemble.num_members, _without_number(ensemble)
         identity = hashlib.sha256(repr((alike, name, seed)).encode())
         for each in (*arrays.values(), *([] if subsets is None else [subsets[0]])):
             identity.update(np.ascontiguousarray(each).tobytes())
         key = identity.hexdigest()
         if self.known.get(key, (0,))[0] < count:
-            self.known[key] = (count, *regression.train_members(ensemble, name, arrays, seed, subsets))
+            others = [] if subsets is not None else [each.num_members for each in self.ensembles if _without_number(each) == alike]
+            most = max(count, *others, 0)
+            larger = dataclasses.replace(ensemble, num_members=most)
+            self.known[key] = (most, *regression.train_members(larger, name, arrays, seed, subsets))
         asked, trained, seconds = self.known[key]
         if asked == count:
             return trained, seconds
         return predict.take(trained, np.flatnonzero(trained.seeds < count)), seconds * count / asked
+
+
+def _without_number(ensemble: settings_lib.Ensemble) -> settings_lib.Ensemble:
+    """What two ensembles share of which one is the first members of the other; later samples of a chain are others."""
+    return ensemble if ensemble.source == "langevin" else dataclasses.replace(ensemble, num_members=1)
 
 
 def _part(study: Regression, variant: Variant, label: str, split: int, train, test, teach: SharedTeachers) -> dict:

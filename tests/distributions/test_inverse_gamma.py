@@ -29,6 +29,15 @@ def test_float32_and_samples():
     np.testing.assert_allclose(again.scale, found.scale, rtol=0.02)
 
 
+@pytest.mark.parametrize("unit", [1e-8, 1.0, 1e8])
+def test_float32_fits_variances_that_nearly_agree(unit):
+    draws = np.float32(unit * stats.invgamma.rvs(1e4, scale=1e4, size=400, random_state=1))
+    found = inverse_gamma.fit(draws)
+    with jax.enable_x64(True):
+        expected = inverse_gamma.fit(np.float64(draws))
+    np.testing.assert_allclose([found.shape, found.scale], [expected.shape, expected.scale], rtol=1e-3)
+
+
 def test_equal_variances_have_the_largest_shape():
     found = inverse_gamma.fit(jnp.full((4, 2), 0.3))
     assert (found.shape == inverse_gamma.LARGEST_SHAPE).all()

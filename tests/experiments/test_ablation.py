@@ -53,6 +53,13 @@ def test_a_sweep_from_end_to_end_trains_shared_teachers_once(config, tmp_path, m
         assert (out / "figures" / f"{name}.png").stat().st_size > 5000
     text = (out / "report.md").read_text()
     assert "| mine | q 1 | DLF |" in text and "## Best value and dimension" in text
+    again = out.rename(tmp_path / "again")  # one of the smaller ensembles is missing: the larger is trained for it
+    (again / "parts" / "mine-0-0.json").unlink()
+    resumed, out = ablation.run(config, again, progress=False), again
+    assert trained == [3, 3]
+    for row in ("Teachers", "DLF"):
+        assert resumed["parts"][0]["rows"][row]["crps"] == first[row]["crps"]
+    found = resumed
     monkeypatch.setattr(regression, "one_part", None)  # every part is kept
     assert ablation.run(config, out, progress=False)["parts"] == results.plain(found["parts"])
     with pytest.raises(ValueError, match="other settings"):
