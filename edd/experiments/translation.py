@@ -296,20 +296,25 @@ def uncertainty(predicted, decode, sources: np.ndarray, batch_size: int) -> dict
 
     def one(source):
         found = decode({"source": source})
-        count, length = found.tokens.shape[1:]
         inputs = model_average.hypothesis_inputs({"source": source}, found.tokens, translation.START)
-        mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
-        given = predicted(inputs)
-        result = {"tokens": found.tokens[:, 0]}
-        for measure in MEASURES:
-            value = getattr(given, measure)
-            if value is not None:
-                rates = sequence.rate(value, mask).reshape(-1, count)
-                result[measure] = jnp.where(found.lengths > 0, rates, 0).sum(1) / jnp.maximum((found.lengths > 0).sum(1), 1)
-                result[f"{measure}_tokens"] = value.reshape(-1, count, length)[:, 0]
-        return result
+        return measured(found, predicted(inputs))
 
     return predict.stream(one, sources, batch_size, 0)
+
+
+@jax.jit
+def measured(found, given) -> dict:
+    """Measures of an n-best [B, N, L] by the teacher-forced predictions of its hypotheses [B N, L]."""
+    count, length = found.tokens.shape[1:]
+    mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
+    result = {"tokens": found.tokens[:, 0]}
+    for measure in MEASURES:
+        value = getattr(given, measure)
+        if value is not None:
+            rates = sequence.rate(value, mask).reshape(-1, count)
+            result[measure] = jnp.where(found.lengths > 0, rates, 0).sum(1) / jnp.maximum((found.lengths > 0).sum(1), 1)
+            result[f"{measure}_tokens"] = value.reshape(-1, count, length)[:, 0]
+    return result
 
 
 def examples(sets: Sets, own: dict, texts: list[str]) -> list[dict]:
