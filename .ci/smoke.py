@@ -1,14 +1,19 @@
-"""Takes every config two steps at `:smoke`, within a minute (translation: two) and 2 GiB each: python .ci/smoke.py configs/*.py[:ARG]."""
+"""Takes every config two steps at `:smoke`, within 30 s and 2 GiB each: python .ci/smoke.py configs/*.py configs/NAME.py:ARG.
+
+The 30 s are those of the machine on which they were set; a slower one gets as many more as it takes for `yardstick.py`.
+"""
 
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-SECONDS = 60.0
-LONGER = {"multi30k": 120.0}  # compiles two beam searches beside its training steps
+SECONDS = 30.0
+YARDSTICK = 1.6  # seconds there: the smoke run of MNIST took 28 s there and, the same commit, 42.6 s where the yardstick takes 2.45 s
+TRIES = 2  # a machine may be busy for a minute
 GIBIBYTES = 2.0
 
 
@@ -31,14 +36,25 @@ def run(config: str, workdir: str) -> tuple[int, float, float, str]:
     return process.returncode, time.perf_counter() - started, usage.ru_maxrss / 2**20, log.read_text()
 
 
+def limit() -> float:
+    """Seconds that a smoke run may take on this machine now, never under `SECONDS`."""
+    script = str(pathlib.Path(__file__).with_name("yardstick.py"))
+    measured = [float(subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout) for _ in range(3)]
+    return SECONDS * max(1.0, statistics.median(measured) / YARDSTICK)
+
+
 def main(configs: list[str]) -> int:
     bad = []
     with tempfile.TemporaryDirectory() as folder:
         for config in configs:
             name = pathlib.Path(config).name.replace(".py", "")
-            status, seconds, memory, output = run(config, f"{folder}/{name.replace(':', '-')}")
-            good = status == 0 and seconds <= LONGER.get(name, SECONDS) and memory <= GIBIBYTES
-            print(f"{name:24s} {seconds:6.1f} s {memory:6.2f} GiB  {'ok' if good else 'FAILED'}", flush=True)
+            for attempt in range(TRIES):
+                allowed = limit()
+                status, seconds, memory, output = run(config, f"{folder}/{name.replace(':', '-')}-{attempt}")
+                good = status == 0 and seconds <= allowed and memory <= GIBIBYTES
+                print(f"{name:30s} {seconds:6.1f} of {allowed:5.1f} s {memory:6.2f} GiB  {'ok' if good else 'FAILED'}", flush=True)
+                if good or status != 0 or memory > GIBIBYTES:
+                    break
             if not good:
                 bad.append(name)
                 print(output[-4000:])
