@@ -59,14 +59,12 @@ def get_config(arg: str = "") -> ConfigDict:
     small = preset == ""
     multi30k = {
         "folder": "multi30k",
-        "foreign": {"german": "de", "french": "fr"},
+        "foreign": {"german": "de"} if "smoke" in given else {"german": "de", "french": "fr"},
         "vocab_size": 2000 if small else 8000,
         "source_length": 24 if small else 64,
         "target_length": 24 if small else 64,
         "num_test": 200 if small else 0,
     }
-    if "smoke" in given:
-        multi30k["foreign"] = {"german": "de"}
     corpus = {"speech": "librispeech_text/test-clean.tsv", **(wmt if preset == "wmt17" else multi30k)}
     reference = {label: {row: dict(zip(MEASURES, values)) for row, values in rows.items()} for label, rows in PAPER.items()}
     return ConfigDict(
