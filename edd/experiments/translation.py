@@ -94,6 +94,7 @@ class Translation:
         for name, student in self.students.items():
             if student.targets != "online":
                 raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
+        settings_lib.check_starts(self.students, self.ensemble.training.model)
 
 
 class Sets(NamedTuple):
@@ -210,10 +211,11 @@ def distil(name, student, teacher: predict.Trained, settings: Translation, sets:
     per_epoch = len(sets.train.labels) // student.training.batch_size
     distiller = build.distiller(student, len(teacher.alive), sets.subwords.size, per_epoch, build.SEQUENCE_METHODS)
     online = (teacher.model, teacher.variables)
-    return fit(name, student.training, distiller, settings, sets, workdir, student.seeds, online, progress)
+    start = stages.beginning(student, teacher)
+    return fit(name, student.training, distiller, settings, sets, workdir, student.seeds, online, progress, start)
 
 
-def fit(name, training, distiller, settings, sets: Sets, workdir, num_replicas: int, online, progress: bool) -> predict.Trained:
+def fit(name, training, distiller, settings, sets: Sets, workdir, num_replicas: int, online, progress: bool, start=None) -> predict.Trained:
     """`stages.fit` on sentence pairs."""
     return stages.fit(
         name,
@@ -226,6 +228,7 @@ def fit(name, training, distiller, settings, sets: Sets, workdir, num_replicas: 
         seed=settings.seed,
         workdir=workdir,
         online_targets=online,
+        start=start,
         progress=progress,
     )
 
