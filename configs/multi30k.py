@@ -19,7 +19,7 @@ PAPER = {  # AUROC in percent; a single value is by the total uncertainty
 }
 MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information")
 PRESETS = {  # model, members, teachers' and students' epochs, batch, learning rate, warm-up epochs
-    "": ({"size": "tiny", "dropout": 0.1}, 3, 3.0, 2.0, 64, 2e-3, 0.5),
+    "": ({"size": "tiny", "dropout": 0.1, "attention_dropout": 0.0, "relu_dropout": 0.0}, 3, 3.0, 1.0, 64, 2e-3, 0.5),
     "accelerator": ({"size": "small", "dropout": 0.3}, 5, 30.0, 20.0, 128, 1e-3, 4.0),
     "wmt17": ({"size": "big", "dropout": 0.1}, 10, 17.0, 2.0, 512, 5e-4, 0.35),
 }
