@@ -41,7 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "checkpoint_every": 200,
         }
 
-    def student(method: str, **options) -> dict:
+    def student(method: str) -> dict:
+        options = {"chunk_size": 1} if preset == "wmt17" else {}  # all members' logits of a batch would be 105 GB
         return {"method": method, "training": training(student_epochs), "options": options, "targets": "online", "start": "member"}
 
     students = {"SEnD": student("send"), "SEnD2": student("send2"), "PD-SEnD2": student("pd_send2")}

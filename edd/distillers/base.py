@@ -53,6 +53,8 @@ class Distiller(NamedTuple):
       gradient_transform: gradients of ({"params": network weights}, params) -> the same, or None.
       multi_input: how training batches [B, M, ...] are laid out for a network that looks at M examples at once; None: [B, ...].
       least_points: design points below which the method is not determined.
+      chunk_size: time steps of a sequence that `targets` is given at once where the teachers are evaluated in every step, see
+        `ensembles.members.targets`; None: all of them.
     """
 
     student: Callable
@@ -69,6 +71,7 @@ class Distiller(NamedTuple):
     gradient_transform: Callable | None = None
     multi_input: MultiInput | None = None
     least_points: int = 1
+    chunk_size: int | None = None
 
 
 def check_sizes(num_members: int, num_classes: int) -> None:

@@ -16,18 +16,23 @@ import jax.numpy as jnp
 
 from edd.distillers import end, end2, proxy
 from edd.distillers.base import Distiller
+from edd.ensembles import members
 from edd.losses import top_k as top_k_lib
 from edd.losses.proxy import ProxyTarget
 from edd.math.reduce import masked_mean
 from edd.typing import Array, Int, PyTree
 
+EXTRA = ("top_k", "chunk_size")  # options of every sequence form, beside its method's own
+
 
 def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
-    """`make` of a method for single predictions -> `make` of its sequence form, with the same options and `top_k`.
+    """`make` of a method for single predictions -> `make` of its sequence form, with the same options, `top_k` and `chunk_size`.
 
     The method's loss must treat examples alike and draw nothing at random (EnD, EnD2, proxy; not flow matching), as keys are one for each
     sequence. With `top_k` = k the targets keep the k most probable classes of each step (`edd.losses.top_k`, where the error is bounded):
-    2k + 1 numbers in place of K, and the precision. EnD2's targets are no distribution and refuse it.
+    2k + 1 numbers in place of K, and the precision. EnD2's targets are no distribution and refuse it. With `chunk_size` = C training
+    evaluates teachers C time steps at once, so that the members' logits [M, B, L, K] never exist (`ensembles.members.targets`); the
+    result does not depend on it.
 
     Args:
       make: `make(num_members, num_classes, **options)` of a method.
@@ -45,7 +50,11 @@ def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
     """
 
     @functools.wraps(make)
-    def make_sequence(num_members: int, num_classes: int, *, top_k: int | None = None, **options) -> Distiller:
+    def make_sequence(
+        num_members: int, num_classes: int, *, top_k: int | None = None, chunk_size: int | None = None, **options
+    ) -> Distiller:
+        if chunk_size is not None:
+            members.check_count(chunk_size, "chunk_size")
         method = make(num_members, num_classes, **options)
         if method.targets is None:
             raise ValueError("a sequence form needs a method with targets; to train on labels use the cross-entropy of tokens")
@@ -63,11 +72,11 @@ def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
             outputs = outputs._replace(logits=jnp.where(mask[..., None], outputs.logits, 0))
             return masked_mean(method.loss(outputs, targets, params, state, labels, keys), mask, -1)
 
-        return method._replace(targets=targets, loss=loss)
+        return method._replace(targets=targets, loss=loss, chunk_size=chunk_size)
 
     own = inspect.signature(make)
-    extra = inspect.Parameter("top_k", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None")
-    make_sequence.__signature__ = own.replace(parameters=[*own.parameters.values(), extra])
+    extra = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for name in EXTRA]
+    make_sequence.__signature__ = own.replace(parameters=[*own.parameters.values(), *extra])
     return make_sequence
 
 

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from edd.ensembles.lockstep import lockstep
+from edd.losses import chunked
 from edd.models.base import Model, Outputs
 from edd.typing import Array, Key, PyTree
 
@@ -79,6 +80,50 @@ def apply(model: Model, variables: PyTree, x: Array, *, strategy: str = "auto") 
     """
     count(variables, "variables")
     return map_members(lambda member: model.apply(member, x, train=False, rngs=None)[0], strategy, variables)(variables)
+
+
+def targets(
+    model: Model, variables: PyTree, x: PyTree, function: Callable, *, chunk_size: int | None = None, strategy: str = "auto"
+) -> PyTree:
+    """`function` of the members' logits [M, B, ...] on the same inputs, in evaluation mode; no gradient flows through it.
+
+    With `chunk_size` = C the members of a sequence model give their last hidden states, and logits [M, B, C, V] are made of these and the
+    members' templates for C time steps at once: [M, B, L, V] never exists. The result is the same up to rounding.
+
+    Args:
+      model: the network; with `chunk_size` its logits are penultimate activations times templates plus biases.
+      variables: stacked variables [M, ...].
+      x: inputs, shared by the members.
+      function: logits [M, B, ...] -> pytree of [B, ...], a distiller's `targets`; with `chunk_size` it treats time steps alike.
+      chunk_size: time steps at once, >= 1; None: all.
+      strategy: as in `apply`.
+
+    Raises:
+      ValueError: as `apply`; `chunk_size` below 1, or of a model that is no sequence model.
+
+    References:
+      Ryabinin, Malinin & Gales 2021, appendix D (targets are computed on the fly).
+
+    Examples:
+      >>> from edd.losses import proxy
+      >>> from edd.models import transformer
+      >>> model = transformer.make(50, size="tiny", num_layers=1)
+      >>> x = {"source": jnp.array([[5, 6, 2, 0]]), "target": jnp.array([[1, 7, 8]])}
+      >>> variables = init(model, jax.random.key(0), 2, x)
+      >>> found = targets(model, variables, x, lambda logits: proxy.proxy_target(jax.nn.log_softmax(logits)), chunk_size=1)
+      >>> found.log_mean_probs.shape
+      (1, 3, 50)
+    """
+    if chunk_size is None:
+        return jax.lax.stop_gradient(function(apply(model, variables, x, strategy=strategy).logits))
+    if model.decoding is None:
+        raise ValueError(f"chunk_size must be None for a model that is no sequence model, got {chunk_size}")
+    count(variables, "variables")
+
+    def states(member):
+        return model.apply(member, x, train=False, rngs=None)[0].penultimate, *model.templates(member)
+
+    return chunked.member_targets(function, *map_members(states, strategy, variables)(variables), chunk_size=chunk_size)
 
 
 def map_members(fn: Callable, strategy: str = "auto", variables: PyTree = None) -> Callable:

@@ -124,7 +124,8 @@ def make_design_update(
         network = bind(model, ours)
         inputs = inputs if preprocess is None else preprocess(inputs)
         if teacher_model is not None:
-            targets = distiller.targets(members.apply(bind(teacher_model, theirs), teacher, inputs).logits)
+            networks = bind(teacher_model, theirs)
+            targets = members.targets(networks, teacher, inputs, distiller.targets, chunk_size=distiller.chunk_size)
 
         def one(state):
             outputs, _ = network.apply(state.variables, inputs, train=False, rngs=None)

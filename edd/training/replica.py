@@ -83,8 +83,10 @@ class ReplicaStep:
             if "targets" not in batch:
                 raise ValueError('the method needs targets: give online_targets, or a batch with "targets"')
             return inputs, batch["targets"]
-        logits = members.apply(self.teacher_model, teacher, inputs, strategy=self.strategy).logits
-        return inputs, jax.lax.stop_gradient(self.distiller.targets(logits))
+        method = self.distiller
+        return inputs, members.targets(
+            self.teacher_model, teacher, inputs, method.targets, chunk_size=method.chunk_size, strategy=self.strategy
+        )
 
     def update(self, state: TrainState, inputs: Array, targets: PyTree, now: Array) -> TrainState:
         """The distiller's own update before the loss: E-step, annealing. Every `update_every` steps."""

@@ -97,7 +97,8 @@ def test_compressed_targets_are_small_and_near(make):
 
 
 def test_options_are_those_of_the_method_and_top_k():
-    assert {*inspect.signature(proxy.make).parameters, "top_k"} == {*inspect.signature(sequence.make_proxy).parameters}
+    assert {*inspect.signature(proxy.make).parameters, *sequence.EXTRA} == {*inspect.signature(sequence.make_proxy).parameters}
+    assert sequence.make_end(M, K, chunk_size=3).chunk_size == 3 and sequence.make_end2(M, K).chunk_size is None
     bound = build.bind(sequence.make_end2, "method", {"target_smoothing": 1e-4})
     assert bound(M, K).targets is not None
     with pytest.raises(ValueError, match="temperature"):
@@ -112,6 +113,8 @@ def test_bad_input_is_named():
     for wrong in (None, labels[:, 1:]):
         with pytest.raises(ValueError, match="labels must be"):
             losses(distiller, logits, member_logits, wrong)
+    with pytest.raises(ValueError, match="chunk_size must be an integer of at least 1, got 0"):
+        sequence.make_end2(M, K, chunk_size=0)
     with pytest.raises(ValueError, match="top_k must be None for EnD2"):
         sequence.make_end2(M, K, top_k=3)
     with pytest.raises(ValueError, match="needs a method with targets"):

@@ -1,12 +1,15 @@
 """The member axis: every strategy equals the plain loop, M = 1 the plain network; errors; what "auto" chooses."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from edd.ensembles import lockstep, members
-from edd.models import cnn, mlp
+from edd.models import cnn, mlp, transformer
 
 MLP, CNN = mlp.make(3, widths=(8,)), cnn.make(3, channels=(2,), kernels=(3,), hidden=4, batch_norm=True)
 SHAPES = {"mlp": (MLP, (5,)), "cnn": (CNN, (6, 6, 1))}
@@ -141,3 +144,52 @@ def test_no_member_and_other_bad_arguments():
         members.apply(model, {**variables, "odd": jnp.ones(2)}, x)
     with pytest.raises(ValueError, match="strategy must be one of auto, vmap"):
         members.apply(model, variables, x, strategy="pmap")
+
+
+def translators(num_members=3, words=11, batch=2, length=5):
+    """A sequence model, its members and padded tokens."""
+    model = transformer.make(words, size="tiny", width=8, num_layers=1, num_heads=2, hidden=8)
+    ids = jnp.asarray(np.random.default_rng(0).integers(1, words, (2, batch, length)), jnp.int32)
+    x = {"source": ids[0].at[0, 3:].set(0), "target": ids[1].at[1, 2:].set(0)}
+    return model, members.init(model, jax.random.key(0), num_members, x), x
+
+
+@pytest.mark.parametrize(("chunk_size", "strategy"), [(1, "vmap"), (2, "scan"), (99, "vmap")])
+def test_targets_in_chunks_are_those_of_all_time_steps(chunk_size, strategy):
+    model, variables, x = translators()
+    function = lambda logits: (logits.max(0), jax.nn.logsumexp(logits, -1).std(0))  # noqa: E731
+    want = function(members.apply(model, variables, x).logits)
+    got = members.targets(model, variables, x, function, chunk_size=chunk_size, strategy=strategy)
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(members.targets(model, variables, x, function)[0], want[0])
+
+
+def test_targets_in_chunks_hold_no_array_of_all_members_logits():
+    """Of compiled programs: numbers in the largest array, and temporaries in units of all members' logits."""
+    num_members, words, batch, length = 16, 700, 2, 24
+    model, variables, x = translators(num_members, words, batch, length)
+    mean = lambda logits: jax.nn.log_softmax(logits).mean(0)  # noqa: E731
+    everything, found = num_members * batch * length * words, {}
+    for chunk_size in (None, 1):
+        function = lambda v, x, c=chunk_size: members.targets(model, v, x, mean, chunk_size=c)  # noqa: E731
+        compiled = jax.jit(function).lower(variables, x).compile()
+        sizes = [math.prod(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", compiled.as_text())]
+        found[chunk_size] = max(sizes), compiled.memory_analysis().temp_size_in_bytes / (4 * everything)
+    assert found[None][0] >= everything and found[None][1] > 1
+    assert found[1][0] < everything / 4 and found[1][1] < 1 / 3
+
+
+def test_targets_have_no_gradient():
+    model, variables, x = translators()
+    slope = jax.grad(lambda v: members.targets(model, v, x, lambda z: z.sum((0, -1)), chunk_size=2).sum())(variables)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope))
+
+
+def test_targets_in_chunks_need_a_sequence_model():
+    model, variables, x = setup("mlp")
+    with pytest.raises(ValueError, match="chunk_size must be None for a model that is no sequence model, got 2"):
+        members.targets(model, variables, x, lambda logits: logits.mean(0), chunk_size=2)
+    model, variables, x = translators()
+    with pytest.raises(ValueError, match="chunk_size must be an integer >= 1, got 0"):
+        members.targets(model, variables, x, lambda logits: logits.mean(0), chunk_size=0)

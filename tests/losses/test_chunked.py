@@ -29,19 +29,19 @@ def normal(seed, *shape):
 
 
 def arrays():
-    """(student: states, kernel, bias), (members: states, kernels, biases), a mask with an empty sequence's worth of padding."""
-    student = normal(0, B, L, D), normal(1, D, V), normal(2, V)
-    members = normal(3, M, B, L, D + 1), normal(4, M, D + 1, V), normal(5, M, V)
+    """(student: states, weights, bias), (members: states, weights, biases), a mask with an empty sequence's worth of padding."""
+    student = normal(0, B, L, D), normal(1, V, D), normal(2, V)
+    members = normal(3, M, B, L, D + 1), normal(4, M, V, D + 1), normal(5, M, V)
     return student, members, np.arange(L)[None] < np.array([[L], [2]])
 
 
-def member_logits(states, kernels, biases):
-    return jnp.stack([states[m] @ kernels[m] + biases[m].reshape(1, 1, -1) for m in range(M)])
+def member_logits(states, weights, biases):
+    return jnp.stack([states[m] @ weights[m].T + biases[m].reshape(1, 1, -1) for m in range(M)])
 
 
 def whole(method, student, members, mask):
-    states, kernel, bias = student
-    logits = states @ kernel + bias.reshape(1, 1, -1)
+    states, weights, bias = student
+    logits = states @ weights.T + bias.reshape(1, 1, -1)
     return jnp.where(mask, LOSSES[method](logits, TARGETS[method](member_logits(*members))), 0)
 
 
@@ -58,21 +58,21 @@ def test_targets_are_those_of_all_steps_at_once(method, chunk_size):
 @pytest.mark.parametrize("method", TARGETS)
 def test_losses_and_gradients_are_those_of_all_steps_at_once(method):
     student, members, mask = arrays()
-    weights = normal(6, B, L)
+    importance = normal(6, B, L)
     targets = TARGETS[method](member_logits(*members))
 
-    def stored(states, kernel, bias):
-        return chunked.from_states(LOSSES[method], states, kernel, targets, bias, mask=mask, chunk_size=2)
+    def stored(states, weights, bias):
+        return chunked.from_states(LOSSES[method], states, weights, targets, bias, mask=mask, chunk_size=2)
 
-    def on_the_fly(states, kernel, bias):
+    def on_the_fly(states, weights, bias):
         return chunked.distillation_from_states(
-            LOSSES[method], TARGETS[method], states, kernel, *members[:2], bias, members[2], mask=mask, chunk_size=2
+            LOSSES[method], TARGETS[method], states, weights, *members[:2], bias, members[2], mask=mask, chunk_size=2
         )
 
     def evaluated(function):
         def weighted(*student):
             losses = function(*student)
-            return (weights * losses).sum(), losses
+            return (importance * losses).sum(), losses
 
         return jax.jit(jax.grad(weighted, (0, 1, 2), has_aux=True))(*student)
 
@@ -85,14 +85,14 @@ def test_losses_and_gradients_are_those_of_all_steps_at_once(method):
 
 
 def test_what_stands_at_padding_does_not_matter():
-    (states, kernel, bias), members, mask = arrays()
+    (states, weights, bias), members, mask = arrays()
     targets = TARGETS["proxy"](member_logits(*members))
     junk = jnp.where(mask[..., None], states, jnp.nan)
 
-    def loss(states, kernel):
-        return chunked.from_states(LOSSES["proxy"], states, kernel, targets, bias, mask=mask, chunk_size=2).sum()
+    def loss(states, weights):
+        return chunked.from_states(LOSSES["proxy"], states, weights, targets, bias, mask=mask, chunk_size=2).sum()
 
-    for one, other in zip(jax.grad(loss, (0, 1))(states, kernel), jax.grad(loss, (0, 1))(junk, kernel)):
+    for one, other in zip(jax.grad(loss, (0, 1))(states, weights), jax.grad(loss, (0, 1))(junk, weights)):
         np.testing.assert_array_equal(one, other)
 
 
@@ -101,8 +101,8 @@ def test_members_never_all_exist_at_the_sizes_of_translation():
     members, batch, length, width, words = 10, 32, 64, 512, 32_000
     unit = 4 * batch * length * words
     shape = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.float32)  # noqa: E731
-    teacher = shape(members, batch, length, width), shape(members, width, words)
-    student = shape(batch, length, width), shape(width, words)
+    teacher = shape(members, batch, length, width), shape(members, words, width)
+    student = shape(batch, length, width), shape(words, width)
 
     def memory(function, *arguments):
         analysis = jax.jit(function).lower(*arguments).compile().memory_analysis()
@@ -111,30 +111,30 @@ def test_members_never_all_exist_at_the_sizes_of_translation():
     temporary, output = memory(functools.partial(chunked.member_targets, TARGETS["proxy"]), *teacher)
     assert temporary < 0.75 and output < 1.01
 
-    def step(states, kernel, log_mean_probs, precision):
+    def step(states, weights, log_mean_probs, precision):
         target = proxy.ProxyTarget(log_mean_probs, precision)
-        return chunked.from_states(LOSSES["proxy"], states, kernel, target).mean()
+        return chunked.from_states(LOSSES["proxy"], states, weights, target).mean()
 
     stored = shape(batch, length, words), shape(batch, length)
     assert memory(jax.value_and_grad(step, (0, 1)), *student, *stored)[0] < 0.5  # 1/4 is the output matrix's gradient
 
-    def fused(states, kernel, *teacher):
-        return chunked.distillation_from_states(LOSSES["proxy"], TARGETS["proxy"], states, kernel, *teacher).mean()
+    def fused(states, weights, *teacher):
+        return chunked.distillation_from_states(LOSSES["proxy"], TARGETS["proxy"], states, weights, *teacher).mean()
 
     assert memory(jax.value_and_grad(fused, (0, 1)), *student, *teacher)[0] < 1.5  # targets and gradients of 32,000 classes at once
 
 
 def test_bad_input_is_named():
-    (states, kernel, bias), members, mask = arrays()
+    (states, weights, bias), members, mask = arrays()
     target = TARGETS["end"](member_logits(*members))
     from_states = functools.partial(chunked.from_states, LOSSES["end"])
     cases = [
-        (lambda: from_states(states, kernel, target, chunk_size=0), "chunk_size must be an integer >= 1, got 0"),
-        (lambda: from_states(states, kernel.T, target), "kernel must have shape"),
-        (lambda: from_states(states, kernel, target[:, 1:]), "targets must be"),
-        (lambda: from_states(states, kernel, target, bias[1:]), "bias must have shape"),
-        (lambda: from_states(states, kernel, target, mask=mask[1:]), "mask must have shape"),
-        (lambda: chunked.member_targets(TARGETS["end"], members[0], members[1][1:]), "kernels must have shape"),
+        (lambda: from_states(states, weights, target, chunk_size=0), "chunk_size must be an integer >= 1, got 0"),
+        (lambda: from_states(states, weights.T, target), "weights must have shape"),
+        (lambda: from_states(states, weights, target[:, 1:]), "targets must be"),
+        (lambda: from_states(states, weights, target, bias[1:]), "bias must have shape"),
+        (lambda: from_states(states, weights, target, mask=mask[1:]), "mask must have shape"),
+        (lambda: chunked.member_targets(TARGETS["end"], members[0], members[1][1:]), "member_weights must have shape"),
         (lambda: chunked.over_time(lambda x: x, jnp.zeros((2, 0)), 1), "at least 1"),
     ]
     for call, message in cases:

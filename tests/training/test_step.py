@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from edd.distillers import sequence
 from edd.distillers.base import Distiller, no_parameters
-from edd.models import cnn, mlp
+from edd.ensembles import members as ensembles
+from edd.models import cnn, mlp, transformer
 from edd.models.base import Model, Outputs
 from edd.training import evaluation, optimizers, state, step
 from edd.training import mesh as meshes
@@ -259,6 +261,31 @@ def test_online_targets_and_gradient_transform():
         moved = jax.tree.map(lambda leaf, r=replica: leaf[r], jax.device_get((result.variables, result.params)))
         assert largest_difference(moved, jax.tree.map(lambda w, g: w - 0.02 * g, own, gradient)) <= 1e-6
     assert seen and seen[0] == jax.tree.structure(({"params": {"w": 0, "b": 0}}, {"scale": 0}))
+
+
+def translation_step(mesh, **options):
+    """One step of a student on the targets of three Transformers: (its variables, its loss)."""
+    members, batch, length, words = 3, 4, 5, 11
+    model = transformer.make(words, size="tiny", width=8, num_layers=1, num_heads=2, hidden=8, dropout=0.0)
+    ids = np.random.default_rng(0).integers(1, words, (3, 1, batch, length)).astype(np.int32)
+    labels = np.where(np.arange(length) < 1 + np.arange(batch)[:, None], ids[2], -1)
+    data = {"inputs": {"source": ids[0], "target": ids[1]}, "labels": labels, "position": np.arange(batch, dtype=np.int32)[None]}
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), data["inputs"])
+    teachers = jax.tree.map(lambda leaf: 3 * leaf, ensembles.init(model, jax.random.key(5), members, example))
+    distiller, optimizer = sequence.make_proxy(members, words, **options), optax.sgd(0.1)
+    first = state.init(model, distiller, optimizer, mesh, jax.random.key(0), example, num_replicas=1)
+    run = step.make_train_step(model, distiller, optimizer, mesh, num_replicas=1, batch_size=batch, online_targets=(model, teachers))
+    arguments = first, meshes.shard_batch(data, mesh, 1, batch), meshes.place(jax.random.key(1), mesh)
+    compiled = run.lower(*arguments).compile(compiler_options={"xla_backend_optimization_level": 0})
+    result, metrics = compiled(*arguments, run.fixed)
+    return jax.device_get(result.variables), float(metrics.loss[0])
+
+
+def test_targets_in_chunks_of_time_give_the_same_step():
+    """Two devices, chunks that do not divide the length, padding, compressed targets: the step is the same up to rounding."""
+    mesh = meshes.make(1, 2)
+    want, got = (translation_step(mesh, top_k=4, chunk_size=each) for each in (None, 2))
+    assert largest_difference(got[0], want[0]) < 1e-5 and got[1] == pytest.approx(want[1], rel=1e-5)
 
 
 def counting(update_from, every):
