@@ -7,7 +7,7 @@ FLAC, MP3 and other widths are refused with what to do. `edd.data.listening` mak
 import pathlib
 import re
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +107,7 @@ def join(
     digits: tuple[int, int] = (2, 5),
     gap: tuple[float, float] = (0.02, 0.1),
     speed: tuple[float, float] = (1.0, 1.0),
+    rate: int = RATE,
     seed: int = 0,
 ) -> list[Utterance]:
     """Random strings of digits, each spoken by one speaker, with silence between them.
@@ -117,6 +118,7 @@ def join(
       digits: fewest and most digits of a string, >= 1.
       gap: shortest and longest silence between two digits, in seconds, >= 0.
       speed: slowest and fastest playback of a string's recordings, > 0; pitch and formants move along: voices that nobody has.
+      rate: of the recordings, samples a second.
       seed: names the draw.
 
     Raises:
@@ -142,7 +144,7 @@ def join(
         factor = rng.uniform(*speed) if speed[0] < speed[1] else speed[0]
         parts = [faster(chosen[0].samples, factor)]
         for each in chosen[1:]:
-            parts += [np.zeros(round(rng.uniform(*gap) * RATE), np.float32), faster(each.samples, factor)]
+            parts += [np.zeros(round(rng.uniform(*gap) * rate), np.float32), faster(each.samples, factor)]
         found.append(Utterance(" ".join(WORDS[each.digit] for each in chosen), np.concatenate(parts)))
     return found
 
@@ -160,7 +162,23 @@ def faster(samples: np.ndarray, factor: float) -> np.ndarray:
     return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
 
 
-def add_noise(utterances: Sequence[Utterance], snr: float, seed: int) -> list[Utterance]:
+def invented(seed: int, rate: int = RATE) -> list[Recording]:
+    """Tones in place of digits, 0.2 s each, by two speakers in two takes of either part, for runs without data.
+
+    Examples:
+      >>> sorted({each.speaker for each in invented(0)}), len(invented(0)[0].samples)
+      (['a', 'b'], 1600)
+    """
+    rng, time = np.random.default_rng([seed, 6]), np.arange(rate // 5) / rate
+    return [
+        Recording(digit, speaker, take, np.sin(time * 2 * np.pi * (200 + 100 * digit + 40 * rng.uniform())).astype(np.float32) / 2)
+        for speaker in "ab"
+        for digit in range(len(WORDS))
+        for take in (0, 1, TEST_TAKES, TEST_TAKES + 1)
+    ]
+
+
+def add_noise(utterances: Iterable[Utterance], snr: float, seed: int) -> list[Utterance]:
     """Utterances with white noise at a signal-to-noise ratio `snr` in dB (of mean powers); silence stays silence.
 
     Examples:

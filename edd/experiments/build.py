@@ -109,7 +109,7 @@ SMOKE_OPTIONS = {
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
     "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, "dropout": 0.0},
-    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
+    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, "dropout": 0.0},
 }
 
 
