@@ -20,7 +20,6 @@ from edd.decoding import beam, model_average
 from edd.distillers import base, masked_tokens
 from edd.ensembles import members
 from edd.experiments import build, predict, stages
-from edd.experiments import settings as settings_lib
 from edd.metrics import calibration, detection, rejection
 from edd.uncertainty import sequence
 

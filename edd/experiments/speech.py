@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from edd.data import listening, speech, translation
 from edd.data.base import Split
@@ -148,7 +147,7 @@ def shrink(settings: Speech) -> Speech:
     """The smoke version: two members, two steps, tiny networks, few filters, invented sound."""
     rate = settings.front_end.rate
     front_end = dataclasses.replace(settings.front_end, num_filters=4, window=rate // 50, hop=rate // 50)
-    room = {"seconds": 0.6, "test_seconds": 0.6, "num_train": 16, "num_test": 6, "strings": [1, 2], "target_length": 24, "vocab_size": 30}
+    room = {"seconds": 0.6, "test_seconds": 0.6, "num_train": 16, "num_test": 8, "strings": [1, 2], "target_length": 24, "vocab_size": 30}
     return sequence_rows.shrink(settings, corpus=dataclasses.replace(settings.corpus, **room), front_end=front_end)
 
 
@@ -219,6 +218,7 @@ def one_part(settings: Speech, name: str, trained: predict.Trained, sets: Sets, 
     predicted, decode = sequence_rows.prediction(trained), sequence_rows.decoder(trained, settings, settings.corpus.target_length)
     found = {"row": name, "parameters": predict.num_parameters(trained.variables), "seconds": seconds, "left_out": sets.left_out}
     found |= {"sets": {}, "auroc": {}, "examples": []}
+    together = settings.batch_size * settings.beam  # as many as in the scoring of hypotheses: one program
     for label, split in sets.tests.items():
         other = sequence_rows.uncertainty(predicted, decode, split.inputs, settings.batch_size)
         texts = [sets.vocabulary.decode(tokens) for tokens in other["tokens"]]
@@ -227,7 +227,7 @@ def one_part(settings: Speech, name: str, trained: predict.Trained, sets: Sets, 
             "utterances": len(texts),
             "words": sum(len(text.split()) for text in references),
             "wer": float(metrics.word_error_rate(texts, references)),
-            **sequence_rows.teacher_forced(predicted, split),
+            **sequence_rows.teacher_forced(predicted, split, together),
             "prr": sequence_rows.rejection_ratios(other, metrics.rejection_errors(texts, references, "word_error_rate")),
         }
         if label == TEST:

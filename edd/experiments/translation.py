@@ -173,7 +173,7 @@ def one_part(settings: Translation, name: str, trained: predict.Trained, sets: S
         "row": name,
         "parameters": predict.num_parameters(trained.variables),
         "seconds": seconds,
-        **sequence_rows.teacher_forced(predicted, sets.test),
+        **sequence_rows.teacher_forced(predicted, sets.test, settings.batch_size * settings.beam),  # as hypotheses: one program
     }
     own = sequence_rows.uncertainty(predicted, decode, sets.test.inputs, settings.batch_size)
     texts = [sets.subwords.decode(tokens) for tokens in own["tokens"]]
