@@ -12,7 +12,7 @@ Command: python launch/run.py --config configs/fsdd.py --workdir runs/fsdd --dat
 from ml_collections import ConfigDict
 
 PRESETS = {  # width, layers, dropout, members, teachers' and students' steps, batch, learning rate, warm-up steps, strings
-    "": (64, 2, 0.1, 3, 2500, 2000, 32, 3e-3, 50, 20_000),
+    "": (64, 2, 0.1, 3, 3000, 2500, 32, 3e-3, 50, 20_000),
     "accelerator": (128, 4, 0.2, 10, 20_000, 15_000, 128, 1e-3, 1000, 200_000),
 }
 
