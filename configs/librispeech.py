@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
 
     def student(method: str) -> dict:
-        return {"method": method, "training": training(60.0), "targets": "online"}
+        return {"method": method, "training": training(40.0), "targets": "online", "start": "member"}
 
     students = {"SEnD": student("send"), "SEnD2": student("send2"), "PD-SEnD2": student("pd_send2")}
     if smoke:  # within CI's half minute

@@ -60,6 +60,7 @@ class FunctionLaws:
             raise ValueError(f"students must not be named as another row and have one seed each, got {list(self.students)}")
         if not self.length > 0:
             raise ValueError(f"length must be positive, got {self.length}")
+        settings_lib.check_starts(self.students, None)
 
 
 def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, progress: bool = True) -> dict:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from edd.experiments.settings import Ensemble, Student, unknown_name
+from edd.experiments.settings import Ensemble, Student, check_starts, unknown_name
 
 DESIGNS = ("train", "new", "mixup_train", "mixup_new")
 
@@ -83,3 +83,4 @@ class Regression:
         if taken or set(self.students) & set(self.baselines):
             names = [*self.students, *self.baselines]
             raise ValueError(f"rows must have different names, none of them Single or Teachers, got {names}")
+        check_starts(self.students, None)

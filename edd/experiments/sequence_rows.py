@@ -20,6 +20,7 @@ from edd.decoding import beam, model_average
 from edd.distillers import base, masked_tokens
 from edd.ensembles import members
 from edd.experiments import build, predict, stages
+from edd.experiments import settings as settings_lib
 from edd.metrics import calibration, detection, rejection
 from edd.uncertainty import sequence
 
@@ -34,6 +35,7 @@ def check_settings(settings: Any) -> None:
     for name, student in settings.students.items():
         if student.targets != "online":
             raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
+    settings_lib.check_starts(settings.students, settings.ensemble.training.model)
 
 
 def check_methods(settings: Any) -> None:
@@ -93,10 +95,13 @@ def distil(
     per_epoch = len(examples.labels) // student.training.batch_size
     distiller = build.distiller(student, len(teacher.alive), size, per_epoch, build.SEQUENCE_METHODS)
     online = (teacher.model, teacher.variables)
-    return _fit(name, student.training, distiller, settings, examples, workdir, student.seeds, online, progress)
+    start = stages.beginning(student, teacher)
+    return _fit(name, student.training, distiller, settings, examples, workdir, student.seeds, online, progress, start)
 
 
-def _fit(name, training, distiller, settings, examples: Split, workdir, num_replicas: int, online, progress: bool) -> predict.Trained:
+def _fit(
+    name, training, distiller, settings, examples: Split, workdir, num_replicas: int, online, progress: bool, start=None
+) -> predict.Trained:
     return stages.fit(
         name,
         training,
@@ -108,6 +113,7 @@ def _fit(name, training, distiller, settings, examples: Split, workdir, num_repl
         seed=settings.seed,
         workdir=workdir,
         online_targets=online,
+        start=start,
         progress=progress,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 POLICIES = ("stop", "freeze")
 TARGETS = ("cache", "online")
+STARTS = ("random", "member")
 KEEP = ("last", "best")
 SHARDINGS = ("replicated", "full")
 
@@ -173,6 +174,7 @@ class Student:
       options: passed to the method's `make`; `hold_epochs` and `decay_epochs` become steps.
       seeds: how many students are trained side by side, each with its own key and data order.
       targets: "cache" evaluates the teachers once, "online" in every step (needed for augmented inputs).
+      start: "random" initial weights, or those of the first living "member" of the ensemble (same network), which saves training.
     """
 
     method: str
@@ -180,9 +182,11 @@ class Student:
     options: dict = dataclasses.field(default_factory=dict)
     seeds: int = 1
     targets: str = "cache"
+    start: str = "random"
 
     def __post_init__(self):
         _check(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        _check(self.start in STARTS, "start", self.start, f"one of {STARTS}")
         _check(self.targets in TARGETS, "targets", self.targets, f"one of {TARGETS}")
         if self.targets == "cache" and self.training.augment != "none":
             raise ValueError(
@@ -252,6 +256,15 @@ class Settings:
         _check(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2^31)")
         for each in (self.ensemble, *self.baselines.values()):
             _check(each.source == "deep", "ensemble.source", each.source, "'deep' (other sources: tables, or saved arrays)")
+        check_starts(self.students, self.ensemble.training.model)
+
+
+def check_starts(students: dict[str, Student], network: Model | None) -> None:
+    """Raises ValueError for a student that begins from a member but is another network than the teachers' (None: none can)."""
+    for name, student in students.items():
+        if student.start == "member" and student.training.model != network:
+            own = "its training.model is not the teachers'" if network else "no student can begin from a member here"
+            raise ValueError(f"students.{name}.start must be 'random' ({own}), got 'member'")
 
 
 def from_dict(cls: type, values: dict, path: str = "") -> Any:

@@ -65,6 +65,7 @@ def fit(
     seed: int,
     workdir: pathlib.Path | None = None,
     online_targets: tuple[Model, PyTree] | None = None,
+    start: PyTree | None = None,
     validation: dict | None = None,
     subsets: np.ndarray | None = None,
     snapshots: tuple[int, int] | None = None,
@@ -82,6 +83,7 @@ def fit(
       seed: of the run; the stage derives its own from it and its name.
       workdir: run directory, resumed where an earlier call stopped; None keeps nothing on disk.
       online_targets: (teacher model, stacked teacher variables) evaluated in every step.
+      start: variables of one network from which all R begin, as from `beginning`; None: random ones.
       validation: as `arrays`; needed for `training.keep == "best"`, which ships the checkpoint of least mean loss.
       subsets: [R, n] indices of the examples each network trains on; None: all.
       snapshots: (how many, steps between two): the last states of each network are shipped as networks of their own, snapshot after
@@ -100,7 +102,7 @@ def fit(
     devices = mesh.for_replicas(num_replicas, batch_size=training.batch_size)
     optimizer = make_optimizer(training, num_steps, batches.steps_per_epoch, len(arrays["labels"] if subsets is None else subsets[0]))
     raw = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), arrays["inputs"])
-    first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas)
+    first = _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas, start)
     step_fn = step.make_train_step(
         model,
         distiller,
@@ -119,8 +121,7 @@ def fit(
     options = dict(num_steps=num_steps, key=key, on_nonfinite=training.on_nonfinite, progress=progress, name=name, evaluate=evaluate)
     if distiller.update_from == "design_set":
         common = {"num_replicas": num_replicas, "preprocess": preprocess, "online_targets": online_targets, "strategy": training.strategy}
-        options["design_update"] = _design_update(evaluation.make_design_update(model, distiller, devices, **common), arrays, devices)
-        options["design_every"] = distiller.update_every
+        options |= _design_options(model, distiller, devices, arrays, **common)
     if snapshots is not None:
         return _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshots, options)
     if workdir is None:
@@ -176,19 +177,24 @@ def _with_snapshots(model, distiller, first, step_fn, batches, devices, snapshot
     return Trained(kept[-1].model, distiller, *stacked, np.arange(len(stacked[3])))
 
 
-def _design_update(update: Callable, arrays: dict, devices) -> Callable:
-    """state -> state after an update from all training examples, in batches that the mesh divides."""
+def _design_options(model: Model, distiller: Distiller, devices, arrays: dict, **common) -> dict:
+    """What the loop needs to update a state from all training examples, in batches that the mesh divides."""
+    update = evaluation.make_design_update(model, distiller, devices, **common)
     shared = {name: arrays[name] for name in ("inputs", "targets") if name in arrays}
     size, parts = len(arrays["inputs"]), devices.shape[mesh.DATA]
     batch_size = parts * max(1, min(DESIGN_BATCH, size) // parts)
-    return lambda state: update(state, pipeline.evaluation_batches(shared, batch_size))
+    own = lambda state: update(state, pipeline.evaluation_batches(shared, batch_size))  # noqa: E731
+    return {"design_update": own, "design_every": distiller.update_every}
 
 
-def _first_state(training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int) -> state.TrainState:
+def _first_state(
+    training, model, distiller, optimizer, devices, key, raw, preprocess, num_replicas: int, start: PyTree | None = None
+) -> state.TrainState:
     example = jax.eval_shape(preprocess, raw)
     averaged = training.ema_decay is not None
     options = {"num_replicas": num_replicas, "ema": averaged, "sharding": training.sharding}
-    return state.init(model, distiller, optimizer, devices, key, example, **options)
+    born = state.init(model, distiller, optimizer, devices, key, example, **options)
+    return born if start is None else state.begin_from(born, start)
 
 
 def load(
@@ -331,6 +337,12 @@ def distil(
         seed=settings.seed,
         workdir=workdir,
         online_targets=online,
+        start=beginning(student, teacher),
         validation=validation,
         progress=progress,
     )
+
+
+def beginning(student: settings_lib.Student, teacher: Trained) -> PyTree | None:
+    """Variables from which a student begins: the first teacher's, or None for random ones."""
+    return jax.tree.map(lambda leaf: leaf[0], teacher.variables) if student.start == "member" else None

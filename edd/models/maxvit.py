@@ -9,6 +9,7 @@ import numpy as np
 
 from edd.models.base import Model, Outputs
 from edd.models.layers import linen
+from edd.models.layers.depthwise import depthwise_convolution
 from edd.models.layers.norm import batch_norm
 
 REDUCTION = 32  # image size over window size, and over the size of the last feature map
@@ -36,6 +37,8 @@ def conv(features: int, kernel: int, name: str, dtype, *, strides: int = 1, grou
     mode = "fan_in" if groups > 1 else "fan_out"  # of a depthwise convolution one channel's
     init = nn.initializers.variance_scaling(2.0, mode, "normal")
     options = {"feature_group_count": groups, "use_bias": bias, "kernel_init": init, "dtype": dtype, "name": name}
+    if groups > 1:  # as many as channels
+        options["conv_general_dilated"] = depthwise_convolution
     return nn.Conv(features, (kernel, kernel), strides, padding="SAME", **options)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from edd.models.base import Model, Outputs
 from edd.models.layers import linen
+from edd.models.layers.depthwise import depthwise_convolution
 from edd.models.layers.norm import batch_norm
 
 STAGES = (  # expansion, channels, blocks, stride of the first
@@ -32,8 +33,9 @@ class Layer:
     def __call__(self, x, features: int, kernel: int, strides: int, name: str, norm_name: str, *, depthwise=False, active=True):
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         padding = "SAME" if self.padding == "same" else kernel // 2
-        groups = x.shape[-1] if depthwise else 1
-        options = {"feature_group_count": groups, "use_bias": self.norm is None, "kernel_init": init, "dtype": self.dtype, "name": name}
+        options = {"use_bias": self.norm is None, "kernel_init": init, "dtype": self.dtype, "name": name}
+        if depthwise:
+            options |= {"feature_group_count": x.shape[-1], "conv_general_dilated": depthwise_convolution}
         x = nn.Conv(features, (kernel, kernel), strides, padding=padding, **options)(x)
         x = x if self.norm is None else batch_norm(**self.norm, dtype=self.dtype, name=norm_name)(x)
         return nn.relu6(x) if active else x

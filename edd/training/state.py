@@ -111,6 +111,31 @@ def init(
     return jax.jit(whole)(meshes.place(key, mesh), meshes.place(model.shared, mesh))
 
 
+def begin_from(first: TrainState, variables: PyTree) -> TrainState:
+    """The first state with `variables` of one network (no replica axis) in place of every replica's random ones.
+
+    Raises:
+      ValueError: they are of another network.
+
+    Examples:
+      >>> state = TrainState(*[jnp.zeros(1)] * 8)._replace(variables={"params": jnp.zeros((2, 3))}, ema=None)
+      >>> begin_from(state, {"params": jnp.ones(3)}).variables["params"].tolist()
+      [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    shapes = lambda tree, skip: jax.tree.map(lambda leaf: jnp.shape(leaf)[skip:], tree)  # noqa: E731
+    if shapes(first.variables, 1) != shapes(variables, 0):
+        raise ValueError(
+            "the weights to begin from are of another network: take the student's backbone as the teachers', or random weights"
+        )
+
+    def put(old, new):
+        return jax.device_put(jnp.broadcast_to(jnp.asarray(new, old.dtype), old.shape), old.sharding)
+
+    begun = jax.tree.map(put, first.variables, variables)
+    ema = None if first.ema is None else (jax.tree.map(jnp.copy, begun), first.ema[1])
+    return first._replace(variables=begun, ema=ema)
+
+
 def abstract(state: TrainState) -> TrainState:
     """Shapes, dtypes and shardings of a state: what a checkpoint is restored into."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)

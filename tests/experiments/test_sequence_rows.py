@@ -124,7 +124,8 @@ def test_examples_are_the_most_and_the_least_certain():
 
 def test_settings_that_no_study_takes():
     student = settings_lib.Student("send", settings_lib.Training(settings_lib.Model("transformer")), targets="online")
-    good = types.SimpleNamespace(beam=1, batch_size=1, students={"a": student})
+    ensemble = settings_lib.Ensemble(2, student.training)
+    good = types.SimpleNamespace(beam=1, batch_size=1, students={"a": student}, ensemble=ensemble)
     sequence_rows.check_settings(good)
     sequence_rows.check_methods(good)
     for changes, message in (
