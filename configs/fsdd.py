@@ -3,7 +3,8 @@
 Reproduces: the method of Ryabinin, Malinin & Gales 2021 (appendices C and D) on recordings small enough for a CPU; the paper has no such
 table. 3,000 recordings of six speakers are joined into strings of one to five digits; two speakers are held out. WER, token NLL, ECE,
 rejection by WER, and detection of the held-out speakers and of white noise at 20, 10 and 0 dB. The default is for one CPU core: three
-members of width 64; students begin from a member, at a third of its learning rate. `accelerator` has ten members of width 128, more strings and more steps: not run.
+members of width 64; students begin from a member, at a third of its learning rate. `accelerator` has ten
+members of width 128, more strings and more steps: not run.
 Argument: comma-separated, any of accelerator, smoke.
 Needs: fsdd/recordings/DIGIT_SPEAKER_TAKE.wav in the data directory; the packages of edd[sequences].
 Command: python launch/run.py --config configs/fsdd.py --workdir runs/fsdd --data_dir DIR
