@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from edd.typing import Array, Float
+from edd.typing import Array, Float, Int
 
 SCALES = ("htk", "slaney")
 SLANEY_BREAK, SLANEY_STEP = 1000.0, 200.0 / 3  # Hz where Slaney's scale turns logarithmic, Hz per mel below
@@ -141,6 +141,28 @@ def log_mel(
     spectrum = jnp.fft.rfft(frames, size)
     power = spectrum.real**2 + spectrum.imag**2
     return jnp.log(jnp.maximum(power @ jnp.asarray(filters.T, power.dtype), floor))
+
+
+def standardise(features: Float[Array, "B T F"], frames: Int[Array, " B"]) -> Float[Array, "B T F"]:
+    """Each filter of each utterance to mean 0 and variance 1 over its valid frames; 0 at padding and where nothing varies.
+
+    What a microphone or a room multiplies the spectrum by is gone then.
+
+    Args:
+      features: logarithms, as from `log_mel`.
+      frames: that count, >= 0.
+
+    References:
+      Viikki & Laurila 1998, "Cepstral domain segmental feature vector normalization for noise robust speech recognition".
+
+    Examples:
+      >>> standardise(jnp.array([[[1.0], [3.0], [9.0]]]), jnp.array([2]))[0, :, 0].round(3).tolist()
+      [-1.0, 1.0, 0.0]
+    """
+    mask = (jnp.arange(features.shape[1])[None] < frames[:, None])[..., None]
+    count = jnp.maximum(frames, 1)[:, None, None].astype(features.dtype)
+    centred = jnp.where(mask, features - jnp.where(mask, features, 0).sum(1, keepdims=True) / count, 0)
+    return centred / jnp.sqrt((centred**2).sum(1, keepdims=True) / count + 1e-5)
 
 
 def _check_scale(scale: str) -> None:

@@ -1,25 +1,23 @@
-"""Spoken digits joined into strings: waveforms of one length with their masks, held-out speakers, noise, and the words said.
+"""Speech as utterances, a waveform and what was said: spoken digits joined into strings, TFDS sets, folders of recordings, noise.
 
-Recordings are files DIGIT_SPEAKER_TAKE.wav (8 kHz, 16 bit, mono). `Split.inputs` is {"source": waveforms [N, T] float32 in [-1, 1],
-"length": samples [N] int32, "target": [N, L] int32}; target and `Split.labels` are as in `edd.data.translation`, with the digits' words as
-ids 4 to 13.
+Recordings of digits are files DIGIT_SPEAKER_TAKE.wav (8 kHz). Files are WAV with 16-bit samples, read with the standard library alone;
+FLAC, MP3 and other widths are refused with what to do. `edd.data.listening` makes arrays of utterances.
 """
 
 import pathlib
 import re
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from edd.data.base import Split
-from edd.data.translation import END, IGNORED, START, lines, pad
+from edd.data.translation import END, lines
 
 RATE = 8000  # samples a second
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-FIRST_WORD = 4  # id of "zero"; 0 to 3 are padding, start, end and unknown
-VOCABULARY = FIRST_WORD + len(WORDS)
+FIRST_WORD = 4  # 0 to 3 are padding, start, end and unknown
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".sph")  # of recordings; only the first is read
 TEST_TAKES = 5  # takes 0 to 4 are the official test part
 
 
@@ -33,7 +31,7 @@ class Recording(NamedTuple):
 
 
 class Utterance(NamedTuple):
-    """What was said and its sound; `text` are words separated by spaces."""
+    """What was said and its sound; `text` are words separated by spaces, `samples` [T] float32 in [-1, 1] or int16."""
 
     text: str
     samples: np.ndarray
@@ -46,6 +44,8 @@ def read_wave(file: str | pathlib.Path, rate: int | None = RATE) -> np.ndarray:
       FileNotFoundError: no such file; ValueError: not a WAV file of 16-bit samples at `rate` (None: at any), or empty.
     """
     file = pathlib.Path(file)
+    if file.suffix.lower() != ".wav":
+        raise ValueError(f"{file} must be a WAV file: other formats cannot be read, convert it to 16-bit WAV first")
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: a WAV file is expected there")
     try:
@@ -106,6 +106,8 @@ def join(
     *,
     digits: tuple[int, int] = (2, 5),
     gap: tuple[float, float] = (0.02, 0.1),
+    speed: tuple[float, float] = (1.0, 1.0),
+    rate: int = RATE,
     seed: int = 0,
 ) -> list[Utterance]:
     """Random strings of digits, each spoken by one speaker, with silence between them.
@@ -115,6 +117,8 @@ def join(
       num_examples: N >= 1.
       digits: fewest and most digits of a string, >= 1.
       gap: shortest and longest silence between two digits, in seconds, >= 0.
+      speed: slowest and fastest playback of a string's recordings, > 0; pitch and formants move along: voices that nobody has.
+      rate: of the recordings, samples a second.
       seed: names the draw.
 
     Raises:
@@ -129,20 +133,52 @@ def join(
         raise ValueError(f"num_examples must be at least 1 and recordings not empty, got {num_examples} and {len(recordings)}")
     if not 1 <= digits[0] <= digits[1] or not 0 <= gap[0] <= gap[1]:
         raise ValueError(f"digits must be (fewest >= 1, most) and gap (shortest >= 0, longest), got {digits} and {gap}")
+    if not 0 < speed[0] <= speed[1]:
+        raise ValueError(f"speed must be (slowest > 0, fastest), got {speed}")
     speakers = sorted({each.speaker for each in recordings})
     of = {speaker: [each for each in recordings if each.speaker == speaker] for speaker in speakers}
     rng, found = np.random.default_rng([seed, 4]), []
     for _ in range(num_examples):
         own = of[speakers[rng.integers(len(speakers))]]
         chosen = [own[index] for index in rng.integers(0, len(own), rng.integers(digits[0], digits[1] + 1))]
-        parts = [chosen[0].samples]
+        factor = rng.uniform(*speed) if speed[0] < speed[1] else speed[0]
+        parts = [faster(chosen[0].samples, factor)]
         for each in chosen[1:]:
-            parts += [np.zeros(round(rng.uniform(*gap) * RATE), np.float32), each.samples]
+            parts += [np.zeros(round(rng.uniform(*gap) * rate), np.float32), faster(each.samples, factor)]
         found.append(Utterance(" ".join(WORDS[each.digit] for each in chosen), np.concatenate(parts)))
     return found
 
 
-def add_noise(utterances: Sequence[Utterance], snr: float, seed: int) -> list[Utterance]:
+def faster(samples: np.ndarray, factor: float) -> np.ndarray:
+    """Samples [T] played `factor` times as fast, by linear interpolation; at least one is left.
+
+    Examples:
+      >>> faster(np.array([0.0, 1.0, 2.0, 3.0], np.float32), 2.0).tolist()
+      [0.0, 2.0]
+    """
+    if factor == 1.0:
+        return samples
+    places = np.arange(max(1, round(len(samples) / factor))) * factor
+    return np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
+
+
+def invented(seed: int, rate: int = RATE) -> list[Recording]:
+    """Tones in place of digits, 0.2 s each, by two speakers in two takes of either part, for runs without data.
+
+    Examples:
+      >>> sorted({each.speaker for each in invented(0)}), len(invented(0)[0].samples)
+      (['a', 'b'], 1600)
+    """
+    rng, time = np.random.default_rng([seed, 6]), np.arange(rate // 5) / rate
+    return [
+        Recording(digit, speaker, take, np.sin(time * 2 * np.pi * (200 + 100 * digit + 40 * rng.uniform())).astype(np.float32) / 2)
+        for speaker in "ab"
+        for digit in range(len(WORDS))
+        for take in (0, 1, TEST_TAKES, TEST_TAKES + 1)
+    ]
+
+
+def add_noise(utterances: Iterable[Utterance], snr: float, seed: int) -> list[Utterance]:
     """Utterances with white noise at a signal-to-noise ratio `snr` in dB (of mean powers); silence stays silence.
 
     Examples:
@@ -163,68 +199,92 @@ def add_noise(utterances: Sequence[Utterance], snr: float, seed: int) -> list[Ut
 def read_folder(folder: str | pathlib.Path, transcripts: str = "transcripts.tsv", *, rate: int | None = RATE) -> list[Utterance]:
     """Recordings NAME.wav with a file of lines NAME, tab, transcript: meetings, another language, any speech of one's own.
 
+    NAME may end in .wav and may hold folders; recordings that no line names are not read.
+
     Raises:
-      ValueError: a line of another form; FileNotFoundError: a recording is missing; else as `read_wave`.
+      ValueError: a line of another form, a recording named twice; FileNotFoundError: a recording is missing; else as `read_wave`.
     """
-    folder, found = pathlib.Path(folder).expanduser(), []
+    folder, found = pathlib.Path(folder).expanduser(), {}
     for number, line in enumerate(lines(folder / transcripts), 1):
         parts = line.split("\t")
         if line and len(parts) != 2:
             raise ValueError(f"{transcripts} line {number}: must be a recording's name, a tab and its transcript, got {line[:60]!r}")
         if line:
-            found.append(Utterance(parts[1], read_wave(folder / f"{parts[0].removesuffix('.wav')}.wav", rate)))
-    return found
+            name = parts[0] if pathlib.Path(parts[0]).suffix.lower() in SUFFIXES else f"{parts[0]}.wav"
+            if name in found:
+                raise ValueError(f"{transcripts} line {number}: {name} has a transcript already")
+            found[name] = Utterance(parts[1], read_wave(folder / name, rate))
+    return list(found.values())
 
 
-def words_to_ids(text: str) -> list[int]:
-    """Ids of digits' words; ValueError for another word.
+def read_tfds(name: str, split: str, *, rate: int, data_dir: str | None = None, count: int = 0) -> Iterator[Utterance]:
+    """The first `count` utterances (0: all) of a set of TFDS with "speech" and "text", such as librispeech, prepared in `data_dir`.
 
-    Examples:
-      >>> words_to_ids("one zero")
-      [5, 4]
-    """
-    unknown = [word for word in text.split() if word not in WORDS]
-    if unknown:
-        raise ValueError(f"text must be words of digits, got {unknown[0]!r}")
-    return [FIRST_WORD + WORDS.index(word) for word in text.split()]
-
-
-def ids_to_words(ids: Sequence[int]) -> str:
-    """The words up to the first end id; ids that are no word are left out.
-
-    Examples:
-      >>> ids_to_words([5, 4, 2, 9])
-      'one zero'
-    """
-    kept = []
-    for token in map(int, ids):
-        if token == END:
-            break
-        if FIRST_WORD <= token < VOCABULARY:
-            kept.append(WORDS[token - FIRST_WORD])
-    return " ".join(kept)
-
-
-def encode(utterances: Sequence[Utterance], num_samples: int, target_length: int) -> Split:
-    """Utterances of digits as inputs {"source", "length", "target"} and labels.
-
-    Args:
-      utterances: N >= 1.
-      num_samples: T, room for each waveform; what follows it is 0.
-      target_length: L >= 2, start or end id included.
+    Samples stay int16. They are read one by one: a hundred hours would take 12 GB.
 
     Raises:
-      ValueError: an utterance or its transcript too long, a word that is no digit.
+      ValueError: another sampling rate than `rate`, examples without sound or text.
     """
-    if not utterances or target_length < 2:
-        raise ValueError(f"utterances must not be empty and target_length be at least 2, got {len(utterances)} and {target_length}")
-    source = np.zeros((len(utterances), num_samples), np.float32)
-    for number, each in enumerate(utterances):
-        if len(each.samples) > num_samples:
-            raise ValueError(f"utterance {number} has {len(each.samples)} samples, more than the {num_samples} there is room for")
-        source[number, : len(each.samples)] = each.samples
-    rows = [words_to_ids(each.text) for each in utterances]
-    labels = pad([[*row, END] for row in rows], target_length, fill=IGNORED, what="transcript")
-    target = pad([[START, *row] for row in rows], target_length, what="transcript")
-    lengths = np.array([len(each.samples) for each in utterances], np.int32)
-    return Split({"source": source, "length": lengths, "target": target}, labels)
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir)
+    own = (builder.info.metadata or {}).get("sample_rate") or getattr(builder.info.features.get("speech"), "sample_rate", None)
+    if own and int(own) != rate:
+        raise ValueError(f"{name} must be sampled at {rate} Hz, got {own} Hz")
+    examples = builder.as_data_source(split=split)
+    for number in range(min(count or len(examples), len(examples))):
+        example = examples[number]
+        if "speech" not in example or "text" not in example:
+            raise ValueError(f'{name} must have "speech" and "text", it has {", ".join(sorted(example))}')
+        text = example["text"]
+        yield Utterance(text.decode("utf-8") if isinstance(text, bytes) else str(text), np.asarray(example["speech"]).astype(np.int16))
+
+
+def plain(text: str) -> str:
+    """A transcript in lower case without punctuation but apostrophes inside words, as word error rates of different sets compare it.
+
+    Examples:
+      >>> plain("Well -- it's HIS, n'est-ce pas?")
+      "well it's his n'est ce pas"
+    """
+    return " ".join(word.strip("'") for word in re.sub(r"[^\w']|_", " ", text.lower()).split() if word.strip("'"))
+
+
+class Words:
+    """The vocabulary of known words: ids from `FIRST_WORD` on, no subwords; `Subwords` of `edd.data.translation` has the same methods.
+
+    Examples:
+      >>> words = Words(WORDS)
+      >>> words.size, words.encode("one zero"), words.decode([5, 4, 2, 9]), words.piece(5)
+      (14, [5, 4], 'one zero', 'one')
+    """
+
+    def __init__(self, words: Sequence[str]):
+        self.words = tuple(words)
+        self._ids = {word: FIRST_WORD + number for number, word in enumerate(self.words)}
+
+    @property
+    def size(self) -> int:
+        """V, the special ids included."""
+        return FIRST_WORD + len(self.words)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without start and end; ValueError for an unknown word."""
+        unknown = [word for word in text.split() if word not in self._ids]
+        if unknown:
+            raise ValueError(f"text must be of the words {', '.join(self.words)}; got {unknown[0]!r}")
+        return [self._ids[word] for word in text.split()]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words up to the first end id; ids that are no word are left out."""
+        kept = []
+        for token in map(int, ids):
+            if token == END:
+                break
+            if FIRST_WORD <= token < self.size:
+                kept.append(self.words[token - FIRST_WORD])
+        return " ".join(kept)
+
+    def piece(self, token: int) -> str:
+        """What a token looks like."""
+        return self.words[int(token) - FIRST_WORD] if FIRST_WORD <= int(token) < self.size else "_"

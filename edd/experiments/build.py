@@ -96,6 +96,8 @@ TINY_BERT = {
     "max_position_embeddings": 130,
 }
 
+NO_DROPOUT = {"dropout": 0.0, "attention_dropout": 0.0, "relu_dropout": 0.0}
+
 SMOKE_OPTIONS = {
     "mlp": {"widths": (8,)},
     "cnn": {"channels": (4, 8), "hidden": 16},
@@ -108,8 +110,8 @@ SMOKE_OPTIONS = {
     "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
-    "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, "dropout": 0.0},
-    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16},
+    "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, **NO_DROPOUT},
+    "speech": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, **NO_DROPOUT},
 }
 
 

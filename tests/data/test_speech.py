@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from edd.data import speech
-from edd.data.translation import END, IGNORED, START
 
 
 def write(file, samples, rate=8000, width=2, channels=1):
@@ -89,20 +88,28 @@ def test_noise_has_its_power():
         speech.add_noise([loud], float("inf"), 0)
 
 
-def test_arrays_hold_waves_lengths_and_words():
-    utterances = [speech.Utterance("seven zero", np.ones(6, np.float32)), speech.Utterance("", np.ones(2, np.float32))]
-    split = speech.encode(utterances, 8, 4)
-    assert split.inputs["source"].tolist() == [[1.0] * 6 + [0.0] * 2, [1.0] * 2 + [0.0] * 6]
-    assert split.inputs["length"].tolist() == [6, 2]
-    assert split.inputs["target"].tolist() == [[START, 11, 4, 0], [START, 0, 0, 0]]
-    assert split.labels.tolist() == [[11, 4, END, IGNORED], [END, IGNORED, IGNORED, IGNORED]]
-    assert [speech.ids_to_words(row) for row in split.labels] == ["seven zero", ""]
-    with pytest.raises(ValueError, match="utterance 0 has 6 samples, more than the 5"):
-        speech.encode(utterances, 5, 4)
-    with pytest.raises(ValueError, match="transcript 0 has 3 tokens"):
-        speech.encode(utterances, 8, 2)
-    with pytest.raises(ValueError, match="words of digits, got 'ten'"):
-        speech.words_to_ids("one ten")
+def test_faster_strings_are_shorter_and_say_the_same(folder):
+    recordings = speech.read_digits(folder)
+    options = {"digits": (2, 2), "gap": (0.01, 0.01)}
+    twice = speech.join(recordings, 5, speed=(2.0, 2.0), **options)
+    assert [each.text for each in twice] == [each.text for each in speech.join(recordings, 5, **options)]
+    for each in twice:
+        assert len(each.samples) == 80 + sum(round((100 + speech.WORDS.index(word)) / 2) for word in each.text.split())
+    lengths = {len(each.samples) for each in speech.join(recordings, 20, digits=(1, 1), speed=(0.5, 2.0))}
+    assert 50 <= min(lengths) < 60 and 110 < max(lengths) <= 214
+    slow = speech.faster(np.array([0.0, 4.0, 2.0], np.float32), 0.5)
+    assert slow.tolist() == [0.0, 2.0, 4.0, 3.0, 2.0, 2.0] and slow.dtype == np.float32
+    with pytest.raises(ValueError, match="speed must be"):
+        speech.join(recordings, 1, speed=(1.2, 1.0))
+
+
+def test_words_are_a_vocabulary():
+    words = speech.Words(speech.WORDS)
+    assert words.encode("") == [] and words.encode("seven zero") == [11, 4]
+    assert words.decode([11, 0, 1, 4, 2, 5]) == "seven zero" and words.decode([14, -1]) == ""
+    assert [words.piece(token) for token in (4, 13, 3, 14)] == ["zero", "nine", "_", "_"]
+    with pytest.raises(ValueError, match="zero, one, .*; got 'ten'"):
+        words.encode("one ten")
 
 
 def test_a_folder_of_speech_and_transcripts(tmp_path):
@@ -116,3 +123,56 @@ def test_a_folder_of_speech_and_transcripts(tmp_path):
     (tmp_path / "transcripts.tsv").write_text("bonjour\n")
     with pytest.raises(ValueError, match="line 1"):
         speech.read_folder(tmp_path)
+
+
+def test_a_folder_names_its_recordings_once_and_in_a_format_that_can_be_read(tmp_path):
+    (tmp_path / "deep").mkdir()
+    write(tmp_path / "deep" / "a.WAV", [16384] * 3, rate=16000)
+    write(tmp_path / "b.wav", [8192] * 2, rate=16000)
+    (tmp_path / "transcripts.tsv").write_text("deep/a.WAV\tone\n\nb\ttwo\n")
+    found = speech.read_folder(tmp_path, rate=16000)
+    assert [(each.text, each.samples.tolist()) for each in found] == [("one", [0.5] * 3), ("two", [0.25] * 2)]
+    with pytest.raises(ValueError, match="16-bit samples at 8000 Hz, got 16-bit at 16000 Hz"):
+        speech.read_folder(tmp_path)
+    (tmp_path / "transcripts.tsv").write_text("b\tone\nb.wav\ttwo\n")
+    with pytest.raises(ValueError, match="line 2: b.wav has a transcript already"):
+        speech.read_folder(tmp_path, rate=16000)
+    write(tmp_path / "b.wav", [])
+    (tmp_path / "transcripts.tsv").write_text("b\tone\n")
+    with pytest.raises(ValueError, match="b.wav holds no sample"):
+        speech.read_folder(tmp_path)
+    (tmp_path / "transcripts.tsv").write_text("b.flac\tone\n")
+    (tmp_path / "b.flac").write_bytes(b"fLaC")
+    with pytest.raises(ValueError, match="b.flac must be a WAV file: other formats cannot be read"):
+        speech.read_folder(tmp_path)
+    (tmp_path / "transcripts.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match="transcripts.tsv does not exist"):
+        speech.read_folder(tmp_path)
+
+
+class Builder:
+    """What of a TFDS builder is read: two utterances of int16 samples at 16 kHz."""
+
+    def __init__(self, rate=16000, **example):
+        self.info = type("Info", (), {"metadata": {"sample_rate": rate}, "features": {}})
+        self.example = {"speech": np.array([1, -2, 3]), "text": b"IT'S HERE", "speaker_id": 7, **example}
+
+    def as_data_source(self, split):
+        assert split == "test_clean"
+        return [{key: value for key, value in self.example.items() if value is not None}] * 2
+
+
+def test_sets_of_tfds(monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def found(builder, **options):
+        monkeypatch.setattr(tfds, "builder", lambda name, data_dir: builder)
+        return list(speech.read_tfds("librispeech", "test_clean", rate=16000, **options))
+
+    for each in found(Builder()):
+        assert each.text == "IT'S HERE" and each.samples.dtype == np.int16 and each.samples.tolist() == [1, -2, 3]
+    assert len(found(Builder())) == 2 and len(found(Builder(), count=1)) == 1 and len(found(Builder(), count=9)) == 2
+    with pytest.raises(ValueError, match="librispeech must be sampled at 16000 Hz, got 8000 Hz"):
+        found(Builder(rate=8000))
+    with pytest.raises(ValueError, match='must have "speech" and "text", it has speaker_id, speech'):
+        found(Builder(text=None))

@@ -1,101 +1,18 @@
-"""Translation: training on pytrees of token ids, scores against slow references, the report."""
+"""Translation: settings, sets of files, the report."""
 
 import importlib.util
 import json
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from edd.data import translation as data
-from edd.data.base import Split
-from edd.decoding.beam import Hypotheses
-from edd.distillers import masked_tokens, sequence
-from edd.experiments import build, predict, stages, translation, translation_report
+from edd.experiments import build, translation, translation_report
 from edd.experiments import settings as settings_lib
-from edd.models.base import Model, Outputs
-from edd.uncertainty import ensemble
 
 needs_subwords = pytest.mark.skipif(
     importlib.util.find_spec("sentencepiece") is None or importlib.util.find_spec("sacrebleu") is None,
     reason="needs the packages sentencepiece and sacrebleu, which are not installed",
 )
-VOCABULARY = 7
-RNG = np.random.default_rng(0)
-LABELS = np.where(np.arange(5) < RNG.integers(2, 6, (24, 1)), RNG.integers(0, VOCABULARY, (24, 5)), -1).astype(np.int32)
-INPUTS = {"source": np.zeros((24, 3), np.int32), "target": np.maximum(LABELS, 0)}
-
-
-def table_model() -> Model:
-    """Says of each token of the target what a table [V, V] holds for it."""
-
-    def init(key, example):
-        del example
-        return {"params": {"table": 0.1 * jax.random.normal(key, (VOCABULARY, VOCABULARY))}}
-
-    def apply(variables, x, *, train, rngs=None):
-        logits = variables["params"]["table"][x["target"]] + 0.0 * x["source"].sum()
-        return Outputs(logits, logits), {}
-
-    return Model(init, apply, lambda variables: (variables["params"]["table"].T, jnp.zeros(VOCABULARY)))
-
-
-def fitted(distiller, num_replicas, online=None, epochs=40.0):
-    optimizer = settings_lib.Optimizer("adam", learning_rate=0.1)
-    training = settings_lib.Training(settings_lib.Model("mlp"), optimizer, epochs=epochs, batch_size=12)
-    arrays = {"inputs": INPUTS, "labels": LABELS}
-    options = {"num_replicas": num_replicas, "seed": 0, "online_targets": online, "progress": False}
-    return stages.fit("tokens", training, table_model(), distiller, arrays, lambda x: x, **options)
-
-
-@pytest.fixture(scope="module")
-def teacher():
-    return fitted(masked_tokens.make(VOCABULARY), 2)
-
-
-def test_networks_learn_from_pytrees_of_tokens(teacher):
-    """The labels repeat the inputs: two members learn the table's diagonal, and a student from both of them."""
-    assert (teacher.variables["params"]["table"].argmax(-1) == np.arange(VOCABULARY)).all()
-    student = fitted(sequence.make_proxy(2, VOCABULARY), 1, (teacher.model, teacher.variables))
-    assert (student.variables["params"]["table"][0].argmax(-1) == np.arange(VOCABULARY)).all()
-
-
-def test_scores_of_references_are_those_of_a_loop(teacher):
-    found = translation.teacher_forced(translation.prediction(teacher), Split(INPUTS, LABELS), batch_size=7)
-    probs = jax.nn.softmax(teacher.variables["params"]["table"][:, INPUTS["target"]]).mean(0)
-    kept = [(probs[row, step], LABELS[row, step]) for row in range(24) for step in range(5) if LABELS[row, step] >= 0]
-    assert found["tokens"] == len(kept)
-    assert found["nll"] == pytest.approx(-np.mean([np.log(p[y]) for p, y in kept]), rel=1e-5)
-    bins = {}
-    for p, y in kept:
-        bins.setdefault(int(np.ceil(float(p.max()) * 15)), []).append(float(p.max()) - float(p.argmax() == y))
-    assert found["ece"] == pytest.approx(sum(abs(sum(each)) for each in bins.values()) / len(kept), rel=1e-4)
-
-
-def test_uncertainty_is_the_mean_over_tokens_then_hypotheses(teacher):
-    """Two hypotheses of 3 and 1 tokens and an empty place, against the measures of each token one by one."""
-    tokens = np.array([[[4, 5, data.END, 0], [data.END, 0, 0, 0], [0, 0, 0, 0]]])
-
-    def decode(x):
-        count = len(x["source"])
-        fill = jnp.zeros((count, 3))
-        lengths = jnp.tile(jnp.array([[3, 1, 0]]), (count, 1))
-        return Hypotheses(jnp.tile(jnp.asarray(tokens), (count, 1, 1)), lengths, fill, fill, jnp.zeros((2, count, 3, 4)))
-
-    found = translation.uncertainty(translation.prediction(teacher), decode, np.zeros((3, 3), np.int32), 2)
-    log_probs = jax.nn.log_softmax(teacher.variables["params"]["table"])
-    for measure, function in (("total", ensemble.total_uncertainty), ("expected_pairwise_kl", ensemble.expected_pairwise_kl)):
-        of = function(log_probs)  # the model sees the token before: 1 4 5 of the first hypothesis, 1 of the second
-        expected = (of[jnp.array([1, 4, 5])].mean() + of[1]) / 2
-        np.testing.assert_allclose(found[measure], np.full(3, expected), rtol=1e-5)
-        np.testing.assert_allclose(found[f"{measure}_tokens"][0, :3], of[jnp.array([1, 4, 5])], rtol=1e-5)
-    assert found["tokens"].tolist() == [tokens[0, 0].tolist()] * 3
-
-
-def test_one_network_has_no_knowledge_measures(teacher):
-    single = translation.prediction(predict.take(teacher, np.array([0])))(INPUTS)
-    assert single.mutual_information is None and single.total.shape == LABELS.shape
 
 
 def config(**changes) -> dict:

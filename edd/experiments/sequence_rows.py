@@ -1,0 +1,232 @@
+"""What studies of sequences share: teachers on references, students of every step, and the scores of their rows.
+
+A study's settings have the fields `ensemble`, `students`, `beam`, `batch_size` and `seed`; its vocabulary `size`, `decode` and `piece`.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from edd.data import translation
+from edd.data.base import Split
+from edd.decoding import beam, model_average
+from edd.distillers import base, masked_tokens
+from edd.ensembles import members
+from edd.experiments import build, predict, stages
+from edd.experiments import settings as settings_lib
+from edd.metrics import calibration, detection, rejection
+from edd.uncertainty import sequence
+
+MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information", "data")
+NUM_EXAMPLES = 6  # sequences shown, best and worst together
+
+
+def check_settings(settings: Any) -> None:
+    """Raises ValueError for a beam, a batch or a student's targets that no study of sequences takes."""
+    if settings.beam < 1 or settings.batch_size < 1:
+        raise ValueError(f"beam and batch_size must be at least 1, got {settings.beam} and {settings.batch_size}")
+    for name, student in settings.students.items():
+        if student.targets != "online":
+            raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
+    settings_lib.check_starts(settings.students, settings.ensemble.training.model)
+
+
+def check_methods(settings: Any) -> None:
+    """Raises ValueError for a student of an unknown method or with an option that it does not take."""
+    for student in settings.students.values():
+        build.distiller(student, 1, 2, 1, build.SEQUENCE_METHODS)
+
+
+def shrink(settings: Any, **changes) -> Any:
+    """The smoke version of a study: two members, two steps, tiny networks; `changes` are fields of its own."""
+
+    def small(training):
+        options = {**training.model.options, **build.SMOKE_OPTIONS[training.model.name]}
+        model = dataclasses.replace(training.model, options=options)
+        return dataclasses.replace(training, model=model, batch_size=4, epochs=1.0, max_steps=2, strategy="vmap")
+
+    students = {name: dataclasses.replace(each, seeds=1, training=small(each.training)) for name, each in settings.students.items()}
+    ensemble = dataclasses.replace(settings.ensemble, num_members=2, training=small(settings.ensemble.training))
+    return dataclasses.replace(settings, ensemble=ensemble, students=students, beam=2, batch_size=4, **changes)
+
+
+def train(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool) -> dict[str, tuple[predict.Trained, float]]:
+    """Row name -> (networks, seconds of their training): Single (the first living teacher), Ensemble, every student. Resumable.
+
+    Args:
+      settings: of the study.
+      examples: what teachers and students train on.
+      size: V, of the vocabulary.
+      workdir: run directory.
+      progress: show progress bars.
+    """
+    began = time.perf_counter()
+    teacher = pretrain(settings, examples, size, workdir, progress=progress)
+    seconds = time.perf_counter() - began
+    each = seconds / len(teacher.alive)
+    teacher = predict.survivors(teacher, "ensemble members")
+    rows = {"Single": (predict.take(teacher, np.array([0])), each), "Ensemble": (teacher, seconds)}
+    for name, student in settings.students.items():
+        began = time.perf_counter()
+        trained = distil(name, student, teacher, settings, examples, size, workdir, progress=progress)
+        one = predict.take(predict.survivors(trained, f"seeds of {name!r}"), np.array([0]))
+        rows[name] = (one, time.perf_counter() - began)
+    return rows
+
+
+def pretrain(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool) -> predict.Trained:
+    """The teachers."""
+    spec = settings.ensemble
+    distiller = masked_tokens.make(size, smoothing=spec.smoothing)
+    return _fit(stages.TEACHER, spec.training, distiller, settings, examples, workdir, spec.num_members, None, progress)
+
+
+def distil(
+    name: str, student, teacher: predict.Trained, settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool
+) -> predict.Trained:
+    """One student (all its seeds); the teachers read every batch under the same prefixes."""
+    per_epoch = len(examples.labels) // student.training.batch_size
+    distiller = build.distiller(student, len(teacher.alive), size, per_epoch, build.SEQUENCE_METHODS)
+    online = (teacher.model, teacher.variables)
+    start = stages.beginning(student, teacher)
+    return _fit(name, student.training, distiller, settings, examples, workdir, student.seeds, online, progress, start)
+
+
+def _fit(
+    name, training, distiller, settings, examples: Split, workdir, num_replicas: int, online, progress: bool, start=None
+) -> predict.Trained:
+    return stages.fit(
+        name,
+        training,
+        distiller.student(build.backbone(training.model)),
+        distiller,
+        examples._asdict(),
+        lambda x: x,
+        num_replicas=num_replicas,
+        seed=settings.seed,
+        workdir=workdir,
+        online_targets=online,
+        start=start,
+        progress=progress,
+    )
+
+
+def prediction(trained: predict.Trained) -> Callable:
+    """Jitted inputs -> Prediction [B, L, ...]: of the ensemble where there are several networks, else of the one by its method."""
+
+    @jax.jit
+    def predicted(variables, params, state, inputs):
+        outputs = members.apply(trained.model, variables, inputs)
+        if len(trained.alive) > 1:
+            return base.ensemble_prediction(outputs.logits)
+        first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+        return trained.distiller.predict(first(outputs), first(params), first(state), jax.random.key(0))
+
+    return functools.partial(predicted, *jax.device_put((trained.variables, trained.params, trained.state)))
+
+
+def decoder(trained: predict.Trained, settings: Any, length: int) -> Callable:
+    """Inputs without "target" -> n-best of the study's beam, at most `length` tokens; special ids are never said."""
+    rules = {"start": translation.START, "end": translation.END, "padding": translation.PAD}
+    forbidden = (translation.PAD, translation.START, translation.UNKNOWN)
+    search = beam.make(trained.model, beam=settings.beam, length=length, forbidden=forbidden, **rules)
+    return functools.partial(search, jax.device_put(trained.variables))
+
+
+def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> dict[str, float]:
+    """Mean token NLL in nats and ECE (15 bins) of the next tokens of the references."""
+
+    def tops(inputs):
+        log_probs = predicted(inputs["own"]).log_probs
+        nll = -jnp.take_along_axis(log_probs, jnp.maximum(inputs["labels"], 0)[..., None], -1)[..., 0]
+        return nll, jnp.exp(log_probs.max(-1)), log_probs.argmax(-1) == inputs["labels"]
+
+    nll, confidence, correct = predict.stream(tops, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
+    kept = test.labels >= 0
+    confidence = confidence[kept].astype(np.float64)  # [tokens, V] probabilities would be the largest array of all: the bins need only this
+    gaps = np.bincount(calibration.bin_index(confidence, 15), confidence - correct[kept], 15)
+    return {"nll": float(nll[kept].mean()), "ece": float(np.abs(gaps).sum() / kept.sum()), "tokens": int(kept.sum())}
+
+
+def uncertainty(predicted: Callable, decode: Callable, inputs: dict, batch_size: int) -> dict[str, np.ndarray]:
+    """Beam search and every measure of each source: mean over tokens, then over hypotheses; the best one's tokens and their measures.
+
+    Args:
+      predicted: from `prediction`.
+      decode: from `decoder`.
+      inputs: of the model; "target" is not looked at.
+      batch_size: sources in one pass.
+    """
+
+    def one(sources):
+        found = decode(sources)
+        return measured(found, predicted(model_average.hypothesis_inputs(sources, found.tokens, translation.START)))
+
+    return predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, batch_size, 0)
+
+
+@jax.jit
+def measured(found, given) -> dict:
+    """Measures of an n-best [B, N, L] by the teacher-forced predictions of its hypotheses [B N, L]."""
+    count, length = found.tokens.shape[1:]
+    mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
+    result = {"tokens": found.tokens[:, 0]}
+    for measure in MEASURES:
+        value = getattr(given, measure)
+        if value is not None:
+            rates = sequence.rate(value, mask).reshape(-1, count)
+            result[measure] = jnp.where(found.lengths > 0, rates, 0).sum(1) / jnp.maximum((found.lengths > 0).sum(1), 1)
+            result[f"{measure}_tokens"] = value.reshape(-1, count, length)[:, 0]
+    return result
+
+
+def rejection_ratios(own: dict, errors: np.ndarray) -> dict[str, float]:
+    """Prediction rejection ratio of each measure against errors [N] in [0, 1]; NaN where nothing is wrong."""
+    return {measure: float(rejection.prediction_rejection_ratio(own[measure], errors)) for measure in MEASURES if measure in own}
+
+
+def detection_areas(own: dict, other: dict) -> dict[str, float]:
+    """AUROC of each measure, the sources of `other` being positive."""
+    positive = np.repeat([True, False], [len(other["total"]), len(own["total"])])
+    scores = {measure: np.concatenate([other[measure], own[measure]]) for measure in MEASURES if measure in own}
+    return {measure: float(detection.auroc(values, positive)) for measure, values in scores.items()}
+
+
+def examples(own: dict, texts: Sequence[str], references: Sequence[str], source: Callable[[int], str], vocabulary) -> list[dict]:
+    """The most and the least certain hypotheses by each of two measures, with the uncertainty of each token.
+
+    Args:
+      own: from `uncertainty`.
+      texts: the best hypotheses.
+      references: what was wanted.
+      source: number of a sequence -> what stands for its source.
+      vocabulary: names tokens.
+    """
+    chosen = []
+    for measure in ("total", "expected_pairwise_kl"):
+        if measure not in own:
+            continue
+        order = np.argsort(own[measure], kind="stable")
+        half = NUM_EXAMPLES // 2
+        for index in [*order[:half], *order[-half:]]:
+            ids = own["tokens"][index]
+            stop = int((ids == translation.END).argmax())
+            chosen.append(
+                {
+                    "measure": measure,
+                    "value": float(own[measure][index]),
+                    "source": source(int(index)),
+                    "reference": references[index],
+                    "text": texts[index],
+                    "pieces": [vocabulary.piece(token) for token in ids[:stop]],
+                    "uncertainty": [float(value) for value in own[f"{measure}_tokens"][index][:stop]],
+                }
+            )
+    return chosen

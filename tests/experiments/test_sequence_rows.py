@@ -1,0 +1,139 @@
+"""What studies of sequences share: training on pytrees of token ids, scores against slow references, examples, settings."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edd.data import translation as data
+from edd.data.base import Split
+from edd.decoding.beam import Hypotheses
+from edd.distillers import masked_tokens, sequence
+from edd.experiments import predict, sequence_rows, stages
+from edd.experiments import settings as settings_lib
+from edd.models.base import Model, Outputs
+from edd.uncertainty import ensemble
+
+VOCABULARY = 7
+RNG = np.random.default_rng(0)
+LABELS = np.where(np.arange(5) < RNG.integers(2, 6, (24, 1)), RNG.integers(0, VOCABULARY, (24, 5)), -1).astype(np.int32)
+INPUTS = {"source": np.zeros((24, 3), np.int32), "target": np.maximum(LABELS, 0)}
+
+
+def table_model() -> Model:
+    """Says of each token of the target what a table [V, V] holds for it."""
+
+    def init(key, example):
+        del example
+        return {"params": {"table": 0.1 * jax.random.normal(key, (VOCABULARY, VOCABULARY))}}
+
+    def apply(variables, x, *, train, rngs=None):
+        logits = variables["params"]["table"][x["target"]] + 0.0 * x["source"].sum()
+        return Outputs(logits, logits), {}
+
+    return Model(init, apply, lambda variables: (variables["params"]["table"].T, jnp.zeros(VOCABULARY)))
+
+
+def fitted(distiller, num_replicas, online=None, epochs=40.0):
+    optimizer = settings_lib.Optimizer("adam", learning_rate=0.1)
+    training = settings_lib.Training(settings_lib.Model("mlp"), optimizer, epochs=epochs, batch_size=12)
+    arrays = {"inputs": INPUTS, "labels": LABELS}
+    options = {"num_replicas": num_replicas, "seed": 0, "online_targets": online, "progress": False}
+    return stages.fit("tokens", training, table_model(), distiller, arrays, lambda x: x, **options)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return fitted(masked_tokens.make(VOCABULARY), 2)
+
+
+def test_networks_learn_from_pytrees_of_tokens(teacher):
+    """The labels repeat the inputs: two members learn the table's diagonal, and a student from both of them."""
+    assert (teacher.variables["params"]["table"].argmax(-1) == np.arange(VOCABULARY)).all()
+    student = fitted(sequence.make_proxy(2, VOCABULARY), 1, (teacher.model, teacher.variables))
+    assert (student.variables["params"]["table"][0].argmax(-1) == np.arange(VOCABULARY)).all()
+
+
+def test_scores_of_references_are_those_of_a_loop(teacher):
+    found = sequence_rows.teacher_forced(sequence_rows.prediction(teacher), Split(INPUTS, LABELS), batch_size=7)
+    probs = jax.nn.softmax(teacher.variables["params"]["table"][:, INPUTS["target"]]).mean(0)
+    kept = [(probs[row, step], LABELS[row, step]) for row in range(24) for step in range(5) if LABELS[row, step] >= 0]
+    assert found["tokens"] == len(kept)
+    assert found["nll"] == pytest.approx(-np.mean([np.log(p[y]) for p, y in kept]), rel=1e-5)
+    bins = {}
+    for p, y in kept:
+        bins.setdefault(int(np.ceil(float(p.max()) * 15)), []).append(float(p.max()) - float(p.argmax() == y))
+    assert found["ece"] == pytest.approx(sum(abs(sum(each)) for each in bins.values()) / len(kept), rel=1e-4)
+
+
+def test_uncertainty_is_the_mean_over_tokens_then_hypotheses(teacher):
+    """Two hypotheses of 3 and 1 tokens and an empty place, against the measures of each token one by one."""
+    tokens = np.array([[[4, 5, data.END, 0], [data.END, 0, 0, 0], [0, 0, 0, 0]]])
+
+    def decode(x):
+        count = len(x["source"])
+        fill = jnp.zeros((count, 3))
+        lengths = jnp.tile(jnp.array([[3, 1, 0]]), (count, 1))
+        return Hypotheses(jnp.tile(jnp.asarray(tokens), (count, 1, 1)), lengths, fill, fill, jnp.zeros((2, count, 3, 4)))
+
+    found = sequence_rows.uncertainty(sequence_rows.prediction(teacher), decode, {"source": np.zeros((3, 3), np.int32)}, 2)
+    log_probs = jax.nn.log_softmax(teacher.variables["params"]["table"])
+    for measure, function in (("total", ensemble.total_uncertainty), ("expected_pairwise_kl", ensemble.expected_pairwise_kl)):
+        of = function(log_probs)  # the model sees the token before: 1 4 5 of the first hypothesis, 1 of the second
+        expected = (of[jnp.array([1, 4, 5])].mean() + of[1]) / 2
+        np.testing.assert_allclose(found[measure], np.full(3, expected), rtol=1e-5)
+        np.testing.assert_allclose(found[f"{measure}_tokens"][0, :3], of[jnp.array([1, 4, 5])], rtol=1e-5)
+    assert found["tokens"].tolist() == [tokens[0, 0].tolist()] * 3
+
+
+def test_one_network_has_no_knowledge_measures(teacher):
+    single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS)
+    assert single.mutual_information is None and single.total.shape == LABELS.shape
+
+
+def test_rejection_and_detection_by_each_measure():
+    own = {"total": np.array([0.1, 0.3, 0.2]), "expected_pairwise_kl": np.array([1.0, 0.5, 0.2]), "tokens": np.zeros((3, 2), int)}
+    other = {"total": np.array([0.3, 0.05]), "expected_pairwise_kl": np.array([2.0, 3.0])}
+    areas = sequence_rows.detection_areas(own, other)
+    assert areas == {"total": pytest.approx(2.5 / 6), "expected_pairwise_kl": 1.0}
+    ratios = sequence_rows.rejection_ratios(own, np.array([0.0, 1.0, 0.0]))
+    assert ratios["total"] == pytest.approx(1.0) and ratios["expected_pairwise_kl"] < 1 and set(ratios) == set(areas)
+    assert all(np.isnan(value) for value in sequence_rows.rejection_ratios(own, np.zeros(3)).values())
+
+
+def test_examples_are_the_most_and_the_least_certain():
+    total = np.arange(8.0)[::-1]
+    tokens = np.tile([5, 6, data.END, 0], (8, 1))
+    own = {"total": total, "total_tokens": np.tile([0.25, 0.5, 0.75, 0.0], (8, 1)), "tokens": tokens}
+    vocabulary = types.SimpleNamespace(piece=lambda token: f"<{token}>")
+    names = [f"text {number}" for number in range(8)]
+    found = sequence_rows.examples(own, names, [f"wanted {number}" for number in range(8)], lambda index: f"source {index}", vocabulary)
+    assert [each["value"] for each in found] == [0.0, 1.0, 2.0, 5.0, 6.0, 7.0]
+    assert found[0] == {
+        "measure": "total",
+        "value": 0.0,
+        "source": "source 7",
+        "reference": "wanted 7",
+        "text": "text 7",
+        "pieces": ["<5>", "<6>"],
+        "uncertainty": [0.25, 0.5],
+    }
+
+
+def test_settings_that_no_study_takes():
+    student = settings_lib.Student("send", settings_lib.Training(settings_lib.Model("transformer")), targets="online")
+    ensemble = settings_lib.Ensemble(2, student.training)
+    good = types.SimpleNamespace(beam=1, batch_size=1, students={"a": student}, ensemble=ensemble)
+    sequence_rows.check_settings(good)
+    sequence_rows.check_methods(good)
+    for changes, message in (
+        ({"beam": 0}, "beam and batch_size must be at least 1, got 0 and 1"),
+        ({"batch_size": 0}, "got 1 and 0"),
+        ({"students": {"a": settings_lib.Student("send", student.training)}}, "students.a.targets must be 'online'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sequence_rows.check_settings(types.SimpleNamespace(**{**vars(good), **changes}))
+    with pytest.raises(ValueError, match="unknown method 'sand'"):
+        sequence_rows.check_methods(types.SimpleNamespace(students={"a": settings_lib.Student("sand", student.training)}))
