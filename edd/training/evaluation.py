@@ -130,14 +130,9 @@ def make_design_update(
         def one(state):
             outputs, _ = network.apply(state.variables, inputs, train=False, rngs=None)
             sums = lambda *examples: distiller.statistics(*examples, state.params, state.state)  # noqa: E731
-            return jax.lax.psum(sums(outputs, targets) if mask is None else masked(sums, mask, outputs, targets), meshes.DATA)
+            return jax.lax.psum(sums(outputs, targets) if mask is None else _masked(sums, mask, outputs, targets), meshes.DATA)
 
         return members.map_members(one, strategy, state.variables)(state)
-
-    def masked(sums, mask, outputs, targets):
-        each = jax.vmap(lambda *example: sums(*jax.tree.map(lambda leaf: leaf[None], example)))(outputs, targets)
-        keep = lambda leaf: jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)) > 0, leaf, 0).sum(0)  # noqa: E731
-        return jax.tree.map(keep, each)
 
     def apply(state, statistics):
         def one(state, statistics):
@@ -164,3 +159,10 @@ def make_design_update(
         return apply(state, total)
 
     return update
+
+
+def _masked(sums: Callable, mask, outputs, targets):
+    """`sums` over the examples that `mask` [B] keeps, taken one by one."""
+    each = jax.vmap(lambda *example: sums(*jax.tree.map(lambda leaf: leaf[None], example)))(outputs, targets)
+    keep = lambda leaf: jnp.where(mask.reshape(-1, *[1] * (leaf.ndim - 1)) > 0, leaf, 0).sum(0)  # noqa: E731
+    return jax.tree.map(keep, each)
