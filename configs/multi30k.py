@@ -3,7 +3,8 @@
 Reproduces: the rows of table 10 of Ryabinin, Malinin & Gales 2021 (permuted sources, German, French, transcribed speech) at the size of
 Multi30k, with BLEU, token NLL, ECE and rejection. The default is a small preset for two CPU cores: three members of width 128, few epochs.
 `accelerator` has five members of width 256 and 30 epochs and aims at 30 BLEU for one of them: not run. `wmt17` is Transformer-big on
-WMT'17 by its TFDS name, for a cluster: not run. Students begin from a member, at a quarter of its learning rate. `smoothed` trains the teachers with label smoothing 0.1.
+WMT'17 by its TFDS name, for a cluster: not run. Students begin from a member, at a quarter of its learning rate. `smoothed` trains the
+teachers with label smoothing 0.1.
 Argument: comma-separated, any of accelerator, wmt17, smoothed, smoke.
 Needs: multi30k/SPLIT.LANGUAGE and librispeech_text/test-clean.tsv in the data directory; the packages of edd[sequences].
 Command: python launch/run.py --config configs/multi30k.py --workdir runs/multi30k --data_dir DIR
