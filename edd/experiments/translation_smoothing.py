@@ -5,6 +5,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from edd.data import translation as data
 from edd.data.base import Split
 from edd.distillers.base import Prediction
+from edd.ensembles import members
 from edd.experiments import predict, record, sequence_rows, smoothing_features, translation, translation_smoothing_report
 from edd.experiments import settings as settings_lib
 from edd.metrics import projection
@@ -117,10 +119,11 @@ def one_part(settings: TranslationSmoothing, sets: translation.Sets, workdir: pa
 def over_temperatures(teacher: predict.Trained, sets: translation.Sets, sources: np.ndarray, settings: TranslationSmoothing) -> list[dict]:
     """For each network alone NLL (nats) and ECE of the next token at `temperatures`, BLEU at `beam_temperatures`."""
     search, found = sequence_rows.search(tempered(teacher.model), settings, settings.corpus.target_length), []
+    logits = jax.jit(lambda variables, inputs: members.apply(teacher.model, variables, inputs).logits[0])
     for index, seed in enumerate(teacher.seeds):
-        one = predict.take(teacher, np.array([index]))
-        predicted, variables = sequence_rows.prediction(one), jax.device_put(one.variables)
-        tokens = [sequence_rows.teacher_forced(at_temperature(predicted, each), sets.test) for each in settings.temperatures]
+        variables = jax.device_put(members.take(teacher.variables, [index]))
+        own = functools.partial(logits, variables)
+        tokens = [sequence_rows.teacher_forced(at_temperature(own, each), sets.test) for each in settings.temperatures]
         scores = []
         for temperature in settings.beam_temperatures:
             heated = {"network": variables, "temperature": jnp.full(1, temperature)}
@@ -155,9 +158,9 @@ def tempered(model: Model) -> Model:
     return model._replace(decoding=Decoding(encode, decode_step))
 
 
-def at_temperature(predicted, temperature: float):
-    """`predicted` with the log-probabilities of logits / T: a softmax needs no more than the log-probabilities at 1."""
-    return lambda inputs: Prediction(jax.nn.log_softmax(predicted(inputs).log_probs / temperature))
+def at_temperature(logits: Callable, temperature: float) -> Callable:
+    """Inputs -> Prediction by the softmax of `logits(inputs)` / T."""
+    return lambda inputs: Prediction(jax.nn.log_softmax(logits(inputs) / temperature))
 
 
 def projected(trained: predict.Trained, sets: translation.Sets, per_token: int) -> dict:
