@@ -18,7 +18,7 @@ PAPER = {
     "10 %": {"BLEU": 0.258, "perplexity": 4.92, "ECE %": 0.019},
 }
 PRESETS = {  # model, members, teachers' and students' epochs, batch, learning rate, warm-up epochs
-    "": ({"size": "tiny", "dropout": 0.1, "attention_dropout": 0.0, "relu_dropout": 0.0}, 2, 2.5, 0.75, 64, 2e-3, 0.5),
+    "": ({"size": "tiny", "dropout": 0.1, "attention_dropout": 0.0, "relu_dropout": 0.0}, 2, 2.25, 0.6, 64, 2e-3, 0.5),
     "accelerator": ({"size": "small", "dropout": 0.3}, 5, 30.0, 20.0, 128, 1e-3, 4.0),
 }
 
@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "students": {"PD-SEnD2": student},
             "smoothings": [float(each) for each in given["smoothing"].split("+")] if "smoothing" in given else default,
             "temperatures": [1.0, 1.5] if smoke else [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0],
-            "beam_temperatures": [1.0, 1.5] if smoke else [0.6, 0.8, 1.0, 1.2, 1.5, 2.0],
+            "beam_temperatures": [1.0, 1.5] if smoke else [0.7, 1.0, 1.2, 1.5, 2.0],
             "num_translated": 300 if small else 0,
             "beam": 5,
             "reference": PAPER,
