@@ -18,6 +18,7 @@ from edd.experiments import (
     speech,
     tile_study,
     translation,
+    translation_smoothing,
     widths,
 )
 from edd.experiments.settings import unknown_name
@@ -38,6 +39,7 @@ EXPERIMENTS = {
     "speech": speech.run,
     "tiles": tile_study.run,
     "translation": translation.run,
+    "translation_smoothing": translation_smoothing.run,
     "widths": widths.run,
 }
 

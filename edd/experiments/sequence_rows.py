@@ -22,6 +22,7 @@ from edd.ensembles import members
 from edd.experiments import build, predict, stages
 from edd.experiments import settings as settings_lib
 from edd.metrics import calibration, detection, rejection
+from edd.models.base import Model
 from edd.uncertainty import sequence
 
 MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information", "data")
@@ -132,12 +133,16 @@ def prediction(trained: predict.Trained) -> Callable:
     return functools.partial(predicted, *jax.device_put((trained.variables, trained.params, trained.state)))
 
 
-def decoder(trained: predict.Trained, settings: Any, length: int) -> Callable:
-    """Inputs without "target" -> n-best of the study's beam, at most `length` tokens; special ids are never said."""
+def search(model: Model, settings: Any, length: int) -> Callable:
+    """(variables, inputs without "target") -> n-best of the study's beam, at most `length` tokens; special ids are never said."""
     rules = {"start": translation.START, "end": translation.END, "padding": translation.PAD}
     forbidden = (translation.PAD, translation.START, translation.UNKNOWN)
-    search = beam.make(trained.model, beam=settings.beam, length=length, forbidden=forbidden, **rules)
-    return functools.partial(search, jax.device_put(trained.variables))
+    return beam.make(model, beam=settings.beam, length=length, forbidden=forbidden, **rules)
+
+
+def decoder(trained: predict.Trained, settings: Any, length: int) -> Callable:
+    """Inputs without "target" -> n-best by trained networks, as `search`."""
+    return functools.partial(search(trained.model, settings, length), jax.device_put(trained.variables))
 
 
 def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> dict[str, float]:

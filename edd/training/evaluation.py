@@ -124,8 +124,7 @@ def make_design_update(
         network = bind(model, ours)
         inputs = inputs if preprocess is None else preprocess(inputs)
         if teacher_model is not None:
-            networks = bind(teacher_model, theirs)
-            targets = members.targets(networks, teacher, inputs, distiller.targets, chunk_size=distiller.chunk_size)
+            targets = members.targets(bind(teacher_model, theirs), teacher, inputs, distiller.targets, chunk_size=distiller.chunk_size)
 
         def one(state):
             outputs, _ = network.apply(state.variables, inputs, train=False, rngs=None)
