@@ -4,8 +4,8 @@ Reproduces: figure 4 and the translation rows of tables 1 and 3 of arXiv 1906.02
 (penultimate activations of three frequent tokens), and what smoothed teachers do to PD-SEnD2 (arXiv 2105.06987). Expected: ECE falls with a
 temperature above 1 for hard labels; smoothing alone calibrates and has more BLEU; hard labels have the lower NLL at every temperature.
 Paper's numbers: BLEU 25.3 and 25.8, perplexity 4.67 and 4.92, ECE 0.056 (0.018 at T = 1.13) and 0.019 with smoothing 0.1.
-The default is for one CPU core: two networks of width 128 for each smoothing, few epochs, students that begin from a member at a quarter of its rate.
-`accelerator` has five networks of width 256, 30 epochs: not run.
+The default is for one CPU core: two networks of width 128 for each smoothing, few epochs, students that begin from a member
+at half its rate. `accelerator` has five networks of width 256, 30 epochs: not run.
 Argument: comma-separated: accelerator, smoothing=A+B, seed=N, smoke.
 Needs: multi30k/SPLIT.LANGUAGE in the data directory; the packages of edd[sequences].
 Command: python launch/run.py --config configs/multi30k_smoothing.py --workdir runs/multi30k_smoothing --data_dir DIR
@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "checkpoint_every": 200,
         }
 
-    student = {"method": "pd_send2", "training": training(student_epochs, rate / 4), "targets": "online", "start": "member"}
+    student = {"method": "pd_send2", "training": training(student_epochs, rate / 2), "targets": "online", "start": "member"}
     default = [0.1] if smoke else [0.0, 0.1]  # within CI's half minute
     return ConfigDict(
         {
