@@ -183,7 +183,7 @@ def num_steps(training: settings_lib.Training, steps_per_epoch: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-    """A run's data in memory: what it trains on, what it is tested on, and the out-of-distribution sets' inputs."""
+    """A run's data: what it trains on, what it is tested on, and the out-of-distribution sets' inputs."""
 
     info: sources.Info
     train: sources.Split
@@ -236,7 +236,7 @@ def _hold_out(split: sources.Split, fraction: float, seed: int) -> tuple[sources
     order = np.random.default_rng([seed, 1]).permutation(len(split.labels))
     count = max(1, round(fraction * len(order)))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return sources.Split(split.inputs[kept], split.labels[kept]), sources.Split(split.inputs[held], split.labels[held])
+    return tuple(sources.Split(split.inputs.take(rows, axis=0), split.labels[rows]) for rows in (kept, held))
 
 
 def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:

@@ -189,7 +189,7 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
         for position, seed in enumerate(trained.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
             rows.append(Row(name, int(seed), mine, one + shared, group=group))
-    timed = inputs["test"][: settings.evaluation.timed_examples]
+    timed = np.asarray(inputs["test"][: settings.evaluation.timed_examples])
     costs = predict.costs(functions, timed, repeats=1 if settings.smoke else 7) if len(timed) else {}
     whole = size * len(teacher.alive) + body
     sizes = {"Single": size + body, "Ensemble": whole, "Proxy Dirichlet": whole}

@@ -45,7 +45,7 @@ def write(name, folder, images, labels):
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(features)))
 
         def _split_generators(self, _):
-            return {photographs.SETS[base]: self._generate_examples()}
+            return {photographs.SETS[base][-1]: self._generate_examples()}
 
         def _generate_examples(self):
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -64,7 +64,7 @@ def test_relatives_of_imagenet_are_read_by_their_names(name, tmp_path):
     if name.startswith("imagenet2012_corrupted"):
         images, size, options = [image.resize((224, 224)) for image in images], 224, {"resize": 0}
     write(name, tmp_path, images, labels)
-    split = photographs.SETS[name.split("/")[0]]
+    split = photographs.SETS[name.split("/")[0]][-1]
     found = sources.load(name, split, data_dir=str(tmp_path), image_size=size, **options)
     assert found.inputs.shape == (3, size, size, 3) and found.inputs.dtype == np.uint8
     fit = photographs.fitter(size, options["resize"], False, "bilinear")
