@@ -112,27 +112,30 @@ def random_window(key: Array, image: Array, size: int) -> Array:
     return jax.lax.dynamic_slice(image, (top, left, 0), (size, size, channels))
 
 
-def random_rectangle(key: Array, image: Array, size: int) -> Array:
-    """A random rectangle of an image [H, W, C] resized to `size` pixels a side; floats out, bytes scaled to [0, 1].
+def rectangle(key: Array, height: int, width: int) -> tuple[Array, Array]:
+    """A random rectangle inside an image: (corner, sides), each (down, across) in pixels, not whole ones.
 
-    The rectangle's width over its height is uniform in [3/4, 4/3), then its height between that of an area of 5 % and the largest that
-    fits, then its place; its edges need not fall between pixels. Resized by linear interpolation with anti-aliasing.
+    Its width over its height is uniform in [3/4, 4/3), then its height between that of an area of 5 % and the largest that fits, then its
+    place.
 
     References:
-      Szegedy et al. 2015, "Going Deeper with Convolutions", section 6; drawn in the order of TensorFlow's `sample_distorted_bounding_box`.
+      Szegedy et al. 2015, "Going Deeper with Convolutions", section 6; in the order of TensorFlow's `sample_distorted_bounding_box`.
     """
-    if size < 1:
-        raise ValueError(f"size of the resized rectangle must be at least 1, got {size}")
-    image = unit(image)
-    height, width, channels = image.shape
     shape_key, size_key, place_key = jax.random.split(key, 3)
     aspect = jax.random.uniform(shape_key, (), jnp.float32, 3 / 4, 4 / 3)
     largest = jnp.minimum(height, width / aspect)
     tall = jax.random.uniform(size_key, (), jnp.float32, jnp.minimum(jnp.sqrt(0.05 * height * width / aspect), largest), largest)
     sides = jnp.stack([tall, aspect * tall])
-    corner = jax.random.uniform(place_key, (2,), jnp.float32) * (jnp.array([height, width]) - sides)
-    scale = size / sides
-    shape = (size, size, channels)
+    return jax.random.uniform(place_key, (2,), jnp.float32) * (jnp.array([height, width]) - sides), sides
+
+
+def random_rectangle(key: Array, image: Array, size: int) -> Array:
+    """A `rectangle` of an image [H, W, C], linearly resized to `size` pixels a side with anti-aliasing; floats, bytes scaled to [0, 1]."""
+    if size < 1:
+        raise ValueError(f"size of the resized rectangle must be at least 1, got {size}")
+    image = unit(image)
+    corner, sides = rectangle(key, *image.shape[:2])
+    scale, shape = size / sides, (size, size, image.shape[2])
     return jax.image.scale_and_translate(image, shape, (0, 1), scale, -corner * scale, "linear", antialias=True)
 
 

@@ -105,7 +105,7 @@ SMOKE_OPTIONS = {
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
-    "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
+    "inception_v4": {"blocks": (0, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
     "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, "dropout": 0.0},
