@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edd.experiments import launch, report, results, smoothing_features, smoothing_features_report
 from edd.metrics import calibration
@@ -72,6 +73,43 @@ def test_runs_render_again_and_merge(finished, tmp_path):
     assert smoothing_features_report.merge(halves)["parts"] == found["parts"]
     with pytest.raises(ValueError, match="run 1 repeats"):
         report.render([folder, folder], tmp_path / "both")
+
+
+def test_a_study_of_streamed_photographs_is_that_of_photographs_in_memory(tmp_path):
+    """ImageNet's program on a folder of images: held-out images choose among averaged networks, views are rectangles."""
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.integers(0, 256, (14, 10 + number, 3)) // 2 + 40 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{number}.png")
+    images = {"folder": str(tmp_path / "images"), "num_classes": 3, "image_size": 12, "resize": 12, "squash": True}
+    training = {
+        "model": {"name": "mlp", "options": {"widths": [8]}},
+        "optimizer": {"name": "nesterov", "learning_rate": 0.1, "schedule": "exponential", "options": {"final_fraction": 0.5}},
+        "epochs": 4.0,
+        "batch_size": 6,
+        "augment": "rectangle8+flip",
+        "ema_decay": 0.9999,
+        "keep": "best",
+        "checkpoint_every": 3,
+    }
+    found = []
+    for stream in (True, False):
+        options = {**images, "stream": stream, "crop": 8, "standardise": "symmetric"}
+        config = {
+            "experiment": "smoothing_features",
+            "name": "photographs",
+            "data": {"name": "image_folder", "options": options, "train_split": "test", "validation": 0.25},
+            "ensemble": {"num_members": 1, "training": training},
+            "smoothings": [0.1],
+            "triples": [[0, 1, 2]],
+            "per_class": 3,
+        }
+        (part,) = launch.run(config, str(tmp_path / str(stream)), progress=False)["parts"]
+        found.append({key: value for key, value in part.items() if key != "seconds"})
+    assert results.encode(found[0]) == results.encode(found[1])
+    assert sum(found[0]["seeds"][0]["plain"]["reliability"]["count"]) == 24
 
 
 def test_scores_are_those_of_the_scaled_logits():
