@@ -25,8 +25,9 @@ WARMUP_EPOCHS, DECAY_PER_EPOCH = 10.0, 0.975
 def get_config(arg: str = "") -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
     unknown = set(given) - {"auxiliary", "smoothing", "epochs", "seed", "seeds", "smoke"}
-    epochs = given.get("epochs", "120")
-    if unknown or not (given.get("seed", "0") + given.get("seeds", "1") + epochs).isdigit():
+    epochs, smoothing = given.get("epochs", "120"), given.get("smoothing", "0")
+    counts = given.get("seed", "0") + given.get("seeds", "1") + epochs
+    if unknown or not counts.isdigit() or not smoothing.lstrip("-").replace(".", "", 1).isdigit():
         raise ValueError(f"unknown argument {arg!r}: known are auxiliary, smoothing=A, epochs=N, seed=N, seeds=N, smoke")
     smoke, epochs = "smoke" in given, float(epochs)
     size, seen = (122, 107) if smoke and "auxiliary" in given else (86, 75) if smoke else (342, 299)  # the least the network takes
@@ -62,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "validation": HELD_OUT / TRAINING_IMAGES,
             },
             "ensemble": {"num_members": int(given.get("seeds", "1")), "training": training},
-            "smoothings": [float(given["smoothing"])] if "smoothing" in given else [0.1] if smoke else [0.0, 0.1],
+            "smoothings": [float(smoothing)] if "smoothing" in given else [0.1] if smoke else [0.0, 0.1],
             "triples": [[0, 1, 2]] if smoke else [[0, 299, 499], [265, 266, 0]],
             "temperatures": [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0],
             "batch_size": 256,
