@@ -4,7 +4,7 @@ Reproduces: table 3 and figure 1 (third and fourth row) of arXiv 1906.02629. ECE
 0.035; accuracy 80.9 % with and without smoothing; tench, meerkat, cleaver and toy poodle, miniature poodle, tench. As in its appendix A.3:
 BatchNorm with a scale (42,679,816 parameters), batch 4096, Nesterov momentum 0.9, weight decay 8e-5 on kernels, average of the parameters
 0.9999, the checkpoint chosen on 50,000 held-out training images (least loss of the averaged network); one seed, as in the paper.
-Choices where it says nothing: rate 0.1 for each 256 images of a batch (1.6) after ten epochs of warm-up, times 0.975 an epoch, 120 epochs;
+Choices of ours: rate 0.1 for each 256 images of a batch (1.6) after ten epochs of warm-up, times 0.975 an epoch, 120 epochs;
 Inception's views (a rectangle of 5 to 100 % of the area, mirrored, [-1, 1]); temperatures fitted on the held-out images. A photograph is
 stored as a square of 342 pixels, of which the test sees the central 299 (Inception's central 87.5 %); training draws its rectangles from
 that square. Images stay on disk: a host reads and decodes its part of every batch (about 1 core for 200 images a second); the first run
