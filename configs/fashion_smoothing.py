@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 def get_config(arg: str = "") -> ConfigDict:
     given = dict(part.partition("=")[::2] for part in arg.split(",") if part)
     unknown = set(given) - {"information", "epochs", "smoothing", "seed", "seeds", "smoke"}
-    if unknown or not (given.get("seed", "0") + given.get("seeds", "3") + given.get("epochs", "30")).isdigit():
+    counts, smoothing = given.get("seed", "0") + given.get("seeds", "3") + given.get("epochs", "30"), given.get("smoothing", "0")
+    if unknown or not counts.isdigit() or not smoothing.lstrip("-").replace(".", "", 1).isdigit():
         raise ValueError(f"unknown argument {arg!r}: known are information, epochs=N, smoothing=A, seed=N, seeds=N, smoke")
     curve = "information" in given
     training = {
@@ -34,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "smoke": "smoke" in given,
             "data": {"name": "fashion_mnist", "num_train": 20_000, "validation": 0.1},
             "ensemble": {"num_members": int(given.get("seeds", "3")), "training": training},
-            "smoothings": [float(given["smoothing"])] if "smoothing" in given else [0.0, 0.1] if curve else [0.0, 0.05, 0.1],
+            "smoothings": [float(smoothing)] if "smoothing" in given else [0.0, 0.1] if curve else [0.0, 0.05, 0.1],
             "triples": [[0, 1, 2], [2, 4, 6]],
             **({"information": {"classes": [0, 5]}} if curve else {}),
             "temperatures": [0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0],

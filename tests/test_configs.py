@@ -145,7 +145,19 @@ STUDIES = [
     ("mnist_smoothing_distillation", "full"),
     ("cifar_smoothing", ""),
     ("cifar_smoothing", "cifar10"),
+    ("cifar_smoothing", "alexnet"),
+    ("imagenet_smoothing", ""),
+    ("imagenet_smoothing", "auxiliary"),
 ]
+SIZES = {  # of the network that is trained on labels
+    "smoothing_gamma": 3_407_674,
+    "mnist_smoothing_distillation": 2_395_210,
+    "cifar_smoothing": 3_419_284,
+    "cifar_smoothing:cifar10": 3_407_674,
+    "cifar_smoothing:alexnet": 1_068_298,
+    "imagenet_smoothing": 42_679_816,
+    "imagenet_smoothing:auxiliary": 46_039_280,
+}
 
 
 @pytest.mark.parametrize(("stem", "arg"), STUDIES)
@@ -159,6 +171,20 @@ def test_programs_that_were_not_run_are_sound_at_full_size(stem, arg):
         whole = settings.Settings(study.name, study.data, study.ensemble, {})
     distillation.check(whole)
     sizes = distillation.check_shapes(whole)
-    assert sizes["teacher"] == {"smoothing_gamma": 3_407_674, "mnist_smoothing_distillation": 2_395_210}.get(
-        stem, 3_407_674 if arg else 3_419_284
-    )
+    assert sizes["teacher"] == SIZES.get(f"{stem}:{arg}", SIZES[stem])
+
+
+@pytest.mark.parametrize("stem", ["smoothing_sweep", "fashion_smoothing", "imagenet_smoothing"])
+def test_a_smoothing_from_the_command_line(stem):
+    path = ROOT / "configs" / f"{stem}.py"
+    assert load(path, "smoothing=0.25").smoothings == load(path, "smoke,smoothing=0.25").smoothings == [0.25]
+    assert load(path, "smoothing=-1").smoothings == [-1.0]  # refused by the study, with the range
+    for text in ("", "abc", "0.1.2"):
+        with pytest.raises(ValueError, match="known are .*smoothing=A"):
+            load(path, f"smoothing={text}")
+
+
+def test_a_sweep_takes_several_smoothings():
+    path = ROOT / "configs" / "smoothing_sweep.py"
+    assert load(path, "full,smoothing=0+0.5+1").smoothings == [0.0, 0.5, 1.0]
+    assert load(path, "full").smoothings == [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]

@@ -112,6 +112,33 @@ def random_window(key: Array, image: Array, size: int) -> Array:
     return jax.lax.dynamic_slice(image, (top, left, 0), (size, size, channels))
 
 
+def rectangle(key: Array, height: int, width: int) -> tuple[Array, Array]:
+    """A random rectangle inside an image: (corner, sides), each (down, across) in pixels, not whole ones.
+
+    Its width over its height is uniform in [3/4, 4/3), then its height between that of an area of 5 % and the largest that fits, then its
+    place.
+
+    References:
+      Szegedy et al. 2015, "Going Deeper with Convolutions", section 6; in the order of TensorFlow's `sample_distorted_bounding_box`.
+    """
+    shape_key, size_key, place_key = jax.random.split(key, 3)
+    aspect = jax.random.uniform(shape_key, (), jnp.float32, 3 / 4, 4 / 3)
+    largest = jnp.minimum(height, width / aspect)
+    tall = jax.random.uniform(size_key, (), jnp.float32, jnp.minimum(jnp.sqrt(0.05 * height * width / aspect), largest), largest)
+    sides = jnp.stack([tall, aspect * tall])
+    return jax.random.uniform(place_key, (2,), jnp.float32) * (jnp.array([height, width]) - sides), sides
+
+
+def random_rectangle(key: Array, image: Array, size: int) -> Array:
+    """A `rectangle` of an image [H, W, C], linearly resized to `size` pixels a side with anti-aliasing; floats, bytes scaled to [0, 1]."""
+    if size < 1:
+        raise ValueError(f"size of the resized rectangle must be at least 1, got {size}")
+    image = unit(image)
+    corner, sides = rectangle(key, *image.shape[:2])
+    scale, shape = size / sides, (size, size, image.shape[2])
+    return jax.image.scale_and_translate(image, shape, (0, 1), scale, -corner * scale, "linear", antialias=True)
+
+
 def brightness(key: Array, image: Array) -> Array:
     """Adds one number, uniform in [-63, 63) levels of a byte, to an image [H, W, C] scaled to [0, 1]; floats out, not clipped."""
     image = unit(image)
@@ -142,6 +169,7 @@ def make(name: str, *, padding: int = 4) -> Callable[[Array, Array], Array]:
         shift          the same, the border filled with zeros (2 pixels: 25 shifts, as on MNIST; 4: pad to 40 and crop 32)
         flip           mirrored left to right with probability one half
         windowN        a random window of N pixels a side, for a set whose `crop` is N (evaluation takes the centre)
+        rectangleN     5 to 100 % of the area at an aspect of 3/4 to 4/3, resized to N pixels a side, for the same (Inception's)
         brightness     plus up to 63 levels of a byte either way
         contrast       distances from the channels' means times 0.2 to 1.8
 
@@ -150,9 +178,9 @@ def make(name: str, *, padding: int = 4) -> Callable[[Array, Array], Array]:
       padding: largest shift of "crop" and "shift", in pixels, >= 0.
 
     Returns:
-      Function (keys [*B], inputs [*B, H, W, C]) -> inputs of the same shape and dtype, but that a window is smaller, and that bytes come
-      back as floats in [0, 1] from brightness and contrast. Example b's draw depends on keys[b] alone; the i-th part uses
-      `fold_in(keys[b], i)`.
+      Function (keys [*B], inputs [*B, H, W, C]) -> inputs of the same shape and dtype, but that a window and a rectangle have N pixels a
+      side, and that bytes come back as floats in [0, 1] from rectangle, brightness and contrast. Example b's draw depends on keys[b]
+      alone; the i-th part uses `fold_in(keys[b], i)`.
 
     Raises:
       ValueError: an unknown name, negative padding; keys or inputs of the wrong shape, a window larger than the images, when called.
@@ -195,9 +223,11 @@ def _part(name: str, padding: int) -> Callable[[Array, Array], Array]:
         "brightness": brightness,
         "contrast": contrast,
     }
-    window = re.fullmatch(r"window(\d+)", name)
-    if window:
-        return functools.partial(random_window, size=int(window[1]))
+    sized = {"window": random_window, "rectangle": random_rectangle}
+    match = re.fullmatch(rf"({'|'.join(sized)})(\d+)", name)
+    if match:
+        return functools.partial(sized[match[1]], size=int(match[2]))
     if name not in parts:
-        raise ValueError(f'unknown augmentation {name!r}: take "none" or {", ".join(parts)}, windowN joined by "{SEPARATOR}"')
+        known = ", ".join([*parts, *(f"{each}N" for each in sized)])
+        raise ValueError(f'unknown augmentation {name!r}: take "none" or {known} joined by "{SEPARATOR}"')
     return parts[name]

@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Split(NamedTuple):
-    """Examples in memory: `inputs` [N, *S] uint8, float32 or int32 (tokens), `labels` [N] int32 (-1 where an example has none)."""
+    """Examples: `inputs` [N, *S] uint8, float32 or int32 (tokens), in memory or `stored.Stored`; `labels` [N] int32 (-1: it has none)."""
 
     inputs: np.ndarray
     labels: np.ndarray

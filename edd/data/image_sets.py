@@ -1,13 +1,16 @@
 """Image sets by their TFDS names, read from array_record files into one uint8 array, without TensorFlow."""
 
+import contextlib
 import difflib
 import io
+import os
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
 from edd.data.base import Info, Split, slice_range
+from edd.data.stored import Stored
 
 BLOCK = 1000  # records read at once
 _CIFAR_MEAN, _CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -101,12 +104,31 @@ def load(
 
 
 def read(
-    name: str, split: str, bounds: tuple[str, str], *, shape: tuple[int, ...], decode: Callable, data_dir: str | None, download: bool
+    name: str,
+    split: str,
+    bounds: tuple[str, str],
+    *,
+    shape: tuple[int, ...],
+    decode: Callable,
+    data_dir: str | None,
+    download: bool,
+    stream: bool = False,
 ) -> Split:
-    """A split of the TFDS directory of `name`, every image made an array of `shape` by `decode`; the rest as `load`."""
+    """A split of the TFDS directory of `name`, every image made an array of `shape` by `decode`; the rest as `load`.
+
+    With `stream` the images are `Stored`. Their labels are read once, with every record (minutes for 1,281,167 photographs), and kept in
+    labels_SPLIT.npy beside the records where that folder can be written.
+    """
     builder = _builder(name, data_dir)
     _require_complete(builder, name, split, download)
-    return _read(builder, name, split, bounds, shape, decode)
+    chosen = slice_range(bounds, builder.info.splits[split].num_examples)
+    with _readable(builder, name, split):
+        source = _source(builder, split)
+        if not stream:
+            return _read(source, chosen, shape, decode)
+        labels = _labels(source, pathlib.Path(builder.data_dir) / f"labels_{split}.npy")
+    fetch = lambda rows: [io.BytesIO(record["image"]) for record in source.__getitems__(rows)]  # noqa: E731
+    return Split(Stored(fetch, chosen, decode, shape), labels[chosen.start : chosen.stop])
 
 
 def _builder(name: str, data_dir: str | None):
@@ -166,19 +188,17 @@ def _require_complete(builder, name: str, split: str, download: bool) -> None:
         raise FileNotFoundError(f"{folder} is half-written: {len(missing)} record file(s) are missing, first {missing[0]}; {again}")
 
 
-def _read(builder, name: str, split: str, bounds: tuple[str, str], shape: tuple[int, ...], decode: Callable) -> Split:
+def _source(builder, split: str):
+    """Random access to the records of a split, their images as the bytes of a file."""
     import tensorflow_datasets as tfds
-    from PIL import Image
 
-    chosen = slice_range(bounds, builder.info.splits[split].num_examples)
-    images, labels = np.empty((len(chosen), *shape), np.uint8), np.empty(len(chosen), np.int32)
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+@contextlib.contextmanager
+def _readable(builder, name: str, split: str):
     try:
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        for start in range(0, len(chosen), BLOCK):
-            rows = chosen[start : start + BLOCK]
-            for offset, record in enumerate(source.__getitems__(list(rows)), start):
-                images[offset] = decode(Image.open(io.BytesIO(record["image"])))
-                labels[offset] = record["label"]
+        yield
     except NotImplementedError as error:
         raise FileNotFoundError(
             f"{builder.data_dir} holds {name} in a format that cannot be read without TensorFlow; "
@@ -188,4 +208,32 @@ def _read(builder, name: str, split: str, bounds: tuple[str, str], shape: tuple[
         raise FileNotFoundError(
             f"{builder.data_dir} is damaged: split {split!r} of {name} cannot be read ({error}); delete it and prepare the set again"
         ) from error
+
+
+def _records(source, chosen: range):
+    for start in range(0, len(chosen), BLOCK):
+        yield from source.__getitems__(list(chosen[start : start + BLOCK]))
+
+
+def _read(source, chosen: range, shape: tuple[int, ...], decode: Callable) -> Split:
+    from PIL import Image
+
+    images, labels = np.empty((len(chosen), *shape), np.uint8), np.empty(len(chosen), np.int32)
+    for place, record in enumerate(_records(source, chosen)):
+        images[place] = decode(Image.open(io.BytesIO(record["image"])))
+        labels[place] = record["label"]
     return Split(images, labels)
+
+
+def _labels(source, file: pathlib.Path) -> np.ndarray:
+    """The labels of all records, from `file` if it holds as many."""
+    if file.exists():
+        known = np.load(file)
+        if known.shape == (len(source),) and known.dtype == np.int32:
+            return known
+    labels = np.fromiter((record["label"] for record in _records(source, range(len(source)))), np.int32, len(source))
+    part = file.with_name(f"{file.stem}_{os.getpid()}.npy")
+    with contextlib.suppress(OSError):
+        np.save(part, labels)
+        part.replace(file)  # whole or not at all: other processes may be reading
+    return labels

@@ -1,4 +1,4 @@
-"""Photographs of ImageNet's classes at one size: ImageNet's validation set and its relatives by their TFDS names, and folders of images."""
+"""Photographs of ImageNet's classes at one size: ImageNet and its relatives by their TFDS names, and folders of images."""
 
 import os
 import pathlib
@@ -9,32 +9,44 @@ import numpy as np
 
 from edd.data import corruptions, image_sets
 from edd.data.base import Info, Split, slice_range
+from edd.data.stored import Stored
 
 FOLDER = "image_folder"
-SETS = {  # TFDS name (imagenet_o: a user's own TFDS directory of that name) -> its split here; all labels are ImageNet's 1000
-    "imagenet2012": "validation",
-    "imagenet_v2": "test",
-    "imagenet_a": "test",
-    "imagenet_r": "test",
-    "imagenet_o": "test",
-    "imagenet2012_corrupted": "validation",
-    FOLDER: "test",
+SETS = {  # TFDS name (imagenet_o: a user's own TFDS directory of that name) -> its splits here; all labels are ImageNet's 1000
+    "imagenet2012": ("train", "validation"),
+    "imagenet_v2": ("test",),
+    "imagenet_a": ("test",),
+    "imagenet_r": ("test",),
+    "imagenet_o": ("test",),
+    "imagenet2012_corrupted": ("validation",),
+    FOLDER: ("test",),
 }
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+STANDARDISE = {  # mean and std of a channel
+    "channels": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "symmetric": ((0.5,) * 3, (0.5,) * 3),
+}
 INTERPOLATIONS = ("bilinear", "bicubic")
 ENDINGS = (".jpeg", ".jpg", ".png")
 BLOCK = 50  # images corrupted at once
 
 
-def info(name: str, **options) -> Info:
+def info(name: str, *, image_size: int = 224, num_classes: int = 1000, standardise: str = "channels", crop: int = 0, **options) -> Info:
     """Description of the set `name`, which may carry a configuration after a slash; options as for `load`.
+
+    Raises:
+      ValueError: an unknown way to standardise, a crop that is negative or larger than the images.
 
     Examples:
       >>> info("imagenet_v2/matched-frequency", image_size=384).input_shape
       (384, 384, 3)
     """
-    size, classes = options.get("image_size", 224), options.get("num_classes", 1000)
-    return Info(name, classes, (size, size, 3), MEAN, STD, "uint8", (SETS[name.split("/")[0]],))
+    del options
+    if standardise not in STANDARDISE:
+        raise ValueError(f"standardise must be one of {', '.join(STANDARDISE)}, got {standardise!r}")
+    if not 0 <= crop <= image_size:
+        raise ValueError(f"crop must lie in [0, {image_size}], the images' side, got {crop}")
+    shape, splits = (image_size, image_size, 3), SETS[name.split("/")[0]]
+    return Info(name, num_classes, shape, *STANDARDISE[standardise], "uint8", splits, crop=crop)
 
 
 def load(
@@ -52,8 +64,11 @@ def load(
     num_classes: int = 1000,
     corruption: str = "",
     severity: int = 3,
+    stream: bool = False,
+    standardise: str = "channels",
+    crop: int = 0,
 ) -> Split:
-    """Reads photographs into memory at one size, N * image_size^2 * 3 bytes: 1.5 GB for ImageNet-v2 at 224 pixels.
+    """Reads photographs into memory at one size, N * image_size^2 * 3 bytes (1.5 GB for ImageNet-v2 at 224 pixels), or streams them.
 
     Args:
       name: one of `SETS`, with a configuration after a slash ("imagenet_v2/matched-frequency", "imagenet2012_corrupted/fog_3").
@@ -70,25 +85,33 @@ def load(
       num_classes: K; the labels lie below.
       corruption: one of `edd.data.corruptions.SEVERITIES`, "" for none; the draw depends on an image's place in the set.
       severity: 1 to 5.
+      stream: leave the images on disk and decode those that a batch asks for (`stored.Stored`): ImageNet's training set.
+      standardise: of `info`: "channels" by ImageNet's statistics, "symmetric" to [-1, 1] (Inception's).
+      crop: of `info`: pixels a side that the network sees, the centre but where training crops elsewhere; 0: all.
 
     Returns:
       `Split` with inputs [N, image_size, image_size, 3] uint8.
 
     Raises:
-      ValueError: an unknown configuration, interpolation or corruption, sizes that leave nothing to crop, labels beyond `num_classes`;
+      ValueError: an unknown configuration, interpolation or corruption, sizes that leave nothing to crop, labels beyond `num_classes`, a
+        corruption of streamed images;
       FileNotFoundError: the folder lacks the set, the split, or part of it.
     """
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation must be one of {', '.join(INTERPOLATIONS)}, got {interpolation!r}")
     if image_size < 1 or resize and resize < image_size:
         raise ValueError(f"image_size must be at least 1 and resize 0 or at least image_size, got {image_size} and {resize}")
+    if corruption and stream:
+        raise ValueError(f"corruption needs the images in memory: leave stream out, or corruption {corruption!r}")
+    del standardise, crop
     corrupt = corruptions.make(corruption, severity) if corruption else None
-    decode = fitter(image_size, resize, squash, interpolation)
+    decode, shape = fitter(image_size, resize, squash, interpolation), (image_size, image_size, 3)
     if name == FOLDER:
-        found = read_folder(folder_path(folder, data_dir), bounds, decode)
+        found = read_folder(folder_path(folder, data_dir), bounds, decode, shape)
+        found = found if stream else found._replace(inputs=np.asarray(found.inputs))
     else:
-        shape = (image_size, image_size, 3)
-        found = image_sets.read(name, split, bounds, shape=shape, decode=decode, data_dir=data_dir, download=download)
+        where = {"data_dir": data_dir, "download": download}
+        found = image_sets.read(name, split, bounds, shape=shape, decode=decode, stream=stream, **where)
     if len(found.labels) and found.labels.max() >= num_classes:
         raise ValueError(f"num_classes must be above the largest label {found.labels.max()} of {name}, got {num_classes}")
     return found if corrupt is None else found._replace(inputs=_corrupted(corrupt, found.inputs))
@@ -130,10 +153,8 @@ def folder_path(folder: str, data_dir: str | None) -> pathlib.Path:
     return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser() / folder
 
 
-def read_folder(folder: pathlib.Path, bounds: tuple[str, str], decode: Callable) -> Split:
-    """Images of a folder's folders in the order of their names, and their labels; FileNotFoundError where there are none."""
-    from PIL import Image
-
+def read_folder(folder: pathlib.Path, bounds: tuple[str, str], decode: Callable, shape: tuple[int, ...]) -> Split:
+    """`Stored` images of a folder's folders in the order of their names, and their labels; FileNotFoundError where there are none."""
     table = folder / "classes.tsv"
     if table.is_file():
         rows = [line.split("\t") for line in table.read_text().splitlines() if line.strip()]
@@ -151,9 +172,9 @@ def read_folder(folder: pathlib.Path, bounds: tuple[str, str], decode: Callable)
     ]
     if not files:
         raise FileNotFoundError(f"{folder} holds no folders of images: give the option folder, one folder for each class in it")
-    chosen = [files[index] for index in slice_range(bounds, len(files))]
-    images = [decode(Image.open(file)) for file, _ in chosen]
-    return Split(np.stack(images) if images else np.empty((0, 1, 1, 3), np.uint8), np.array([label for _, label in chosen], np.int32))
+    chosen = slice_range(bounds, len(files))
+    images = Stored(lambda rows: [files[row][0] for row in rows], chosen, decode, shape)
+    return Split(images, np.array([files[row][1] for row in chosen], np.int32))
 
 
 def _corrupted(corrupt: Callable, images: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ SMOKE_OPTIONS = {
     "resnet": {"blocks": (1, 1, 1, 1), "channels": 16},
     "mobilenet_v2": {"stages": ((1, 8, 1, 1), (6, 8, 1, 2)), "width": 0.5, "last": 16},
     "maxvit": {"image_size": 32, "channels": (8,), "depths": (1,), "stem": 8, "head_dim": 8},
-    "inception_v4": {"blocks": (1, 0, 0), "width": 0.05},
+    "inception_v4": {"blocks": (0, 0, 0), "width": 0.05},
     "bert": {"architecture": TINY_BERT, "weights": "", "rank": 2, "num_hidden_layers": 0},
     "bert_language_model": {"architecture": TINY_BERT},
     "transformer": {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 16, **NO_DROPOUT},
@@ -185,7 +185,7 @@ def num_steps(training: settings_lib.Training, steps_per_epoch: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-    """A run's data in memory: what it trains on, what it is tested on, and the out-of-distribution sets' inputs."""
+    """A run's data: what it trains on, what it is tested on, and the out-of-distribution sets' inputs."""
 
     info: sources.Info
     train: sources.Split
@@ -238,7 +238,7 @@ def _hold_out(split: sources.Split, fraction: float, seed: int) -> tuple[sources
     order = np.random.default_rng([seed, 1]).permutation(len(split.labels))
     count = max(1, round(fraction * len(order)))
     held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return sources.Split(split.inputs[kept], split.labels[kept]), sources.Split(split.inputs[held], split.labels[held])
+    return tuple(sources.Split(split.inputs.take(rows, axis=0), split.labels[rows]) for rows in (kept, held))
 
 
 def shrink(settings: settings_lib.Settings) -> settings_lib.Settings:

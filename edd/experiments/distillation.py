@@ -36,10 +36,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(settings_lib.Settings, config)
     if settings.smoke:
         settings = build.shrink(settings)
-    check(settings)
-    check_shapes(settings)
-    sets = build.data(settings, data_dir)
-    check_sizes(settings, sets)
+    sets = ready(settings, data_dir=data_dir)
     if not settings.smoke:  # whose inputs are made up
         body.check_tokens(settings, data_dir)
     first = () if settings.body is None else (body.STAGE,)
@@ -87,6 +84,21 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     )
 
 
+def ready(*runs: settings_lib.Settings, data_dir: str | None = None) -> build.Sets:
+    """The data of runs that share it, once everything that can be checked before the first network is trained has been.
+
+    Raises:
+      ValueError: as `check`, `check_shapes`, `check_sizes` and `build.data`.
+    """
+    for settings in runs:
+        check(settings)
+        check_shapes(settings)
+    sets = build.data(runs[0], data_dir)
+    for settings in runs:
+        check_sizes(settings, sets)
+    return sets
+
+
 def warn_of_collapse(rows: list[Row]) -> None:
     """`CollapseWarning` for every row that keeps less than a tenth of the ensemble's mutual information on the test set."""
     whole = next(row for row in rows if row.name == "Ensemble")
@@ -130,12 +142,13 @@ def check(settings: settings_lib.Settings) -> None:
                 raise ValueError(f"{section}.{name}: the name is also a folder's, it must not hold a slash or start with a dot")
             if name in TAKEN or (section == "students" and name in settings.baselines):
                 raise ValueError(f"{section}.{name}: this name is taken by another row or stage, choose another")
+    num_classes = sources.info(settings.data.name, **settings.data.options).num_classes
     for name, student in settings.students.items():
-        layout = build.distiller(student, settings.ensemble.num_members, 2, 1).multi_input
         try:
+            layout = build.distiller(student, settings.ensemble.num_members, num_classes, 1).multi_input
             layout is None or layout.num_examples(student.training.batch_size)
         except ValueError as error:
-            raise ValueError(f"students.{name}.training: {error}") from None
+            raise ValueError(f"students.{name}: {error}") from None
 
 
 def trainings(settings: settings_lib.Settings) -> Iterator[tuple[str, settings_lib.Training]]:
@@ -189,7 +202,7 @@ def make_rows(teacher: predict.Trained, others: dict[str, predict.Trained], sets
         for position, seed in enumerate(trained.seeds):
             mine = {each: jax.tree.map(lambda leaf, at=position: leaf[at], prediction) for each, prediction in found.items()}
             rows.append(Row(name, int(seed), mine, one + shared, group=group))
-    timed = inputs["test"][: settings.evaluation.timed_examples]
+    timed = np.asarray(inputs["test"][: settings.evaluation.timed_examples])
     costs = predict.costs(functions, timed, repeats=1 if settings.smoke else 7) if len(timed) else {}
     whole = size * len(teacher.alive) + body
     sizes = {"Single": size + body, "Ensemble": whole, "Proxy Dirichlet": whole}

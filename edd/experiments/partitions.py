@@ -62,10 +62,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     if settings.smoke:
         base = build.shrink(base)
         base = dataclasses.replace(base, ensemble=dataclasses.replace(base.ensemble, num_members=4))
-    distillation.check(base)
-    distillation.check_shapes(base)
-    sets = build.data(base, data_dir)
-    distillation.check_sizes(base, sets)
+    sets = distillation.ready(base, data_dir=data_dir)
     description = record.open_run(workdir, config, {"run": settings.seed})
     trained = predict.survivors(stages.pretrain(base, sets, workdir, progress=progress), "ensemble members")
     parts = measured(trained, sets, settings)

@@ -259,6 +259,15 @@ class Settings:
         check_starts(self.students, self.ensemble.training.model)
 
 
+def check_smoothings(smoothings: list[float]) -> None:
+    """Raises ValueError unless there is at least one, all differ and lie in [0, 1]."""
+    if not smoothings or len(set(smoothings)) < len(smoothings):
+        raise ValueError(f"smoothings must differ and be at least one, got {smoothings}")
+    for each in smoothings:
+        if not 0 <= each <= 1:
+            raise ValueError(f"smoothings must lie in [0, 1], got {each}")
+
+
 def check_starts(students: dict[str, Student], network: Model | None) -> None:
     """Raises ValueError for a student that begins from a member but is another network than the teachers' (None: none can)."""
     for name, student in students.items():
@@ -335,6 +344,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"config key '{path}' must be a mapping, got {value!r}")
         return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if origin is list:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"config key '{path}' must be a list, got {value!r}")
+        return [_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value)]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str, dict, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):

@@ -80,10 +80,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     if settings.head.keep != "last" or settings.head.augment != "none":
         raise ValueError(f"head must keep the last weights and augment nothing, got {settings.head.keep!r} and {settings.head.augment!r}")
     stages.make_optimizer(settings.head, 10**6, 10**3)
-    distillation.check(base)
-    distillation.check_shapes(base)
-    sets = build.data(base, data_dir)
-    distillation.check_sizes(base, sets)
+    sets = distillation.ready(base, data_dir=data_dir)
     half = len(sets.test.labels) // 2
     if max(settings.counts) > half:
         raise ValueError(f"counts must be at most {half}, half the test examples, got {max(settings.counts)}")

@@ -81,13 +81,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     """
     settings = settings_lib.from_dict(SmoothingDistillation, config)
     bases = {name: base_of(settings, name) for name in settings.teachers}
-    for each in bases.values():
-        distillation.check(each)
-        distillation.check_shapes(each)
-    first = next(iter(bases.values()))
-    sets = build.data(first, data_dir)
-    for each in bases.values():
-        distillation.check_sizes(each, sets)
+    sets = distillation.ready(*bases.values(), data_dir=data_dir)
     description = record.open_run(workdir, config, {"run": settings.seed})
     teach = {
         name: functools.cache(functools.partial(stages.train_ensemble, name, base.ensemble, base, sets, workdir, progress=progress))

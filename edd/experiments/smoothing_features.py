@@ -30,7 +30,7 @@ class Information:
       draws: augmented views in an example's mean; one more is drawn for the estimate with a fresh view.
     """
 
-    classes: list
+    classes: list[int]
     per_class: int = 300
     snapshots: int = 16
     draws: int = 5
@@ -65,11 +65,11 @@ class SmoothingFeatures:
     name: str
     data: settings_lib.Data
     ensemble: settings_lib.Ensemble
-    smoothings: list
-    triples: list = dataclasses.field(default_factory=list)
+    smoothings: list[float]
+    triples: list[list[int]] = dataclasses.field(default_factory=list)
     per_class: int = 100
     information: Information | None = None
-    temperatures: list = dataclasses.field(default_factory=lambda: [0.5, 0.7, 1.0, 1.4, 2.0, 3.0])
+    temperatures: list[float] = dataclasses.field(default_factory=lambda: [0.5, 0.7, 1.0, 1.4, 2.0, 3.0])
     num_bins: int = 15
     batch_size: int = 500
     reference: dict = dataclasses.field(default_factory=dict)
@@ -77,11 +77,7 @@ class SmoothingFeatures:
     smoke: bool = False
 
     def __post_init__(self):
-        if not self.smoothings or len(set(self.smoothings)) < len(self.smoothings):
-            raise ValueError(f"smoothings must differ and be at least one, got {self.smoothings}")
-        bad = [each for each in self.smoothings if not 0 <= each <= 1]
-        if bad:
-            raise ValueError(f"smoothings must lie in [0, 1], got {bad[0]}")
+        settings_lib.check_smoothings(self.smoothings)
         bad = [each for each in self.temperatures if not 0 < each < math.inf]
         if bad or not self.temperatures:
             raise ValueError(f"temperatures must be at least one, all above 0 and finite, got {self.temperatures}")
@@ -113,15 +109,12 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     check_classes(settings)
     if settings.smoke:
         base, settings = build.shrink(base), shrink(settings)
-    distillation.check(base)
-    distillation.check_shapes(base)
-    sets = build.data(base, data_dir)
-    distillation.check_sizes(base, sets)
+    sets = distillation.ready(base, data_dir=data_dir)
     check_examples(settings, sets)
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for smoothing in settings.smoothings:
-        make = functools.partial(one_part, settings, base, float(smoothing), sets, workdir, progress)
+        make = functools.partial(one_part, settings, base, smoothing, sets, workdir, progress)
         parts.append(record.finished(workdir / "parts" / f"smoothing-{smoothing:g}.json", make))
     return smoothing_features_report.finish(workdir, parts, config, record.for_report(description))
 

@@ -26,16 +26,12 @@ class SmoothingSweep:
 
     name: str
     base: dict
-    smoothings: list
+    smoothings: list[float]
     seed: int = 0
     smoke: bool = False
 
     def __post_init__(self):
-        if not self.smoothings or len(set(self.smoothings)) < len(self.smoothings):
-            raise ValueError(f"smoothings must differ and be at least one, got {self.smoothings}")
-        bad = [each for each in self.smoothings if not 0 <= each <= 1]
-        if bad:
-            raise ValueError(f"smoothings must lie in [0, 1], got {bad[0]}")
+        settings_lib.check_smoothings(self.smoothings)
         taken = [key for key in ("name", "seed", "smoke") if key in self.base]
         if taken:
             raise ValueError(f"base.{taken[0]} is the study's own: give it outside base")
@@ -54,13 +50,12 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
       ValueError: bad settings (before anything is written), or a directory that holds another run.
     """
     settings = settings_lib.from_dict(SmoothingSweep, config)
-    smoothings = [float(each) for each in settings.smoothings]
+    smoothings = settings.smoothings
     if settings.smoke:
         smoothings = [smoothings[0], smoothings[-1]]
     programs = {smoothing: at_smoothing(settings, smoothing) for smoothing in smoothings}
-    for each in programs.values():
-        parsed = settings_lib.from_dict(settings_lib.Settings, each)
-        distillation.check(build.shrink(parsed) if settings.smoke else parsed)
+    parsed = [settings_lib.from_dict(settings_lib.Settings, each) for each in programs.values()]
+    distillation.ready(*(build.shrink(each) if settings.smoke else each for each in parsed), data_dir=data_dir)
     description = record.open_run(workdir, config, {"run": settings.seed})
     parts = []
     for smoothing, program in programs.items():

@@ -120,6 +120,8 @@ class Network(nn.Module):
 
         Its layers have names of their own, so that the numbers of the others do not depend on whether it runs.
         """
+        if min(x.shape[1:3]) < 5:
+            raise ValueError(f"the auxiliary classifier needs images of 107 x 107 pixels at least: its pooling of 5 x 5 got {x.shape[1:3]}")
         x = conv(nn.avg_pool(x, (5, 5), (3, 3), "VALID"), 128, ONE, 1, "SAME", "auxiliary_1")
         x = conv(x, 768, x.shape[1:3], 1, "VALID", "auxiliary_2").reshape(x.shape[0], -1)
         return nn.Dense(self.num_classes, kernel_init=nn.initializers.truncated_normal(0.001), name="auxiliary")(x.astype(jnp.float32))
@@ -137,7 +139,7 @@ def make(
     dtype=None,
     axis_name: str | None = None,
 ) -> Model:
-    """Inception-v4 for images of 299x299 (75x75 at least); logits are unitless.
+    """Inception-v4 for images of 299x299 (75x75 at least, 107x107 with the auxiliary classifier); logits are unitless.
 
     149 convolutions without bias, each with BatchNorm (epsilon 1e-3) and ReLU. 42,679,816 parameters with 1,000 classes, 42,648,232
     without BatchNorm's scale (TensorFlow-Slim's default; the label smoothing paper adds it).
@@ -157,7 +159,7 @@ def make(
       `Model`; inputs are [B, height, width, channels], the penultimate dimension is 1,536 at width 1.
 
     Raises:
-      ValueError: a size below 1, a share outside [0, 1).
+      ValueError: a size below 1, a share outside [0, 1); images too small for the auxiliary classifier, when called.
 
     References:
       Szegedy et al. 2017, "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning", figures 3 to 9; Mueller,

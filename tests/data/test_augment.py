@@ -177,7 +177,39 @@ def test_preprocess_cuts_the_centre_of_what_no_window_has_cut():
     np.testing.assert_allclose(look(window), augment.standardise(window / 255.0), rtol=1e-5, atol=1e-6)
 
 
+def linear_weights(start, length, size, pixels):
+    """[size, pixels]: what every output pixel takes of every input pixel, a triangle as wide as an output pixel or an input pixel."""
+    centres = start + (np.arange(size) + 0.5) * length / size - 0.5
+    weights = np.maximum(0, 1 - np.abs(np.arange(pixels) - centres[:, None]) / max(1, length / size))
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [3, 9])  # smaller and larger than the rectangles
+def test_rectangles_are_resized_linearly(size):
+    found = augment.make(f"rectangle{size}")(KEYS, IMAGES)
+    assert found.shape == (len(IMAGES), size, size, 3) and found.dtype == jnp.float32
+    height, width = IMAGES.shape[1:3]
+    for key, image, out in zip(KEYS, IMAGES, found):
+        corner, sides = map(np.asarray, augment.rectangle(jax.random.fold_in(key, 0), height, width))
+        rows, columns = linear_weights(corner[0], sides[0], size, height), linear_weights(corner[1], sides[1], size, width)
+        np.testing.assert_allclose(out, np.einsum("ih,hwc,jw->ijc", rows, image / 255.0, columns), atol=1e-4)
+
+
+def test_rectangles_lie_inside_and_have_the_asked_areas_and_aspects():
+    keys = jax.random.split(jax.random.key(3), 4000)
+    corner, sides = map(np.asarray, jax.vmap(lambda key: augment.rectangle(key, 40, 60))(keys))
+    assert (corner >= 0).all() and (corner + sides <= [40 + 1e-3, 60 + 1e-3]).all()
+    area, aspect = sides.prod(1) / 2400, sides[:, 1] / sides[:, 0]
+    assert 0.05 - 1e-6 <= area.min() < 0.06 and 0.85 < area.max() <= 1  # 40 x 53.3 is the largest
+    assert 0.75 - 1e-5 <= aspect.min() < 0.76 and 1.32 < aspect.max() <= 4 / 3 + 1e-5
+    assert aspect.mean() == pytest.approx((3 / 4 + 4 / 3) / 2, abs=0.01)
+    free = corner / ([40, 60] - sides)
+    np.testing.assert_allclose(free.mean(0), 0.5, atol=0.02)
+
+
 def test_bad_views_are_refused():
+    with pytest.raises(ValueError, match="rectangle must be at least 1"):
+        augment.make("rectangle0")(KEYS, IMAGES)
     with pytest.raises(ValueError, match="standardise must be one of channels, image, got 'pixel'"):
         sources.info("cifar10", standardise="pixel")
     with pytest.raises(ValueError, match=r"crop must lie in \[0, 28\]"):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from edd.data import corruptions, photographs, sources
+from edd.data import augment, corruptions, image_sets, photographs, sources
+from edd.data.stored import Stored
 
 SIZES = [(40, 30), (30, 50), (24, 24)]  # width, height
 RELATIVES = [
@@ -45,7 +46,7 @@ def write(name, folder, images, labels):
             return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(dict(features)))
 
         def _split_generators(self, _):
-            return {photographs.SETS[base]: self._generate_examples()}
+            return {photographs.SETS[base][-1]: self._generate_examples()}
 
         def _generate_examples(self):
             for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -64,13 +65,48 @@ def test_relatives_of_imagenet_are_read_by_their_names(name, tmp_path):
     if name.startswith("imagenet2012_corrupted"):
         images, size, options = [image.resize((224, 224)) for image in images], 224, {"resize": 0}
     write(name, tmp_path, images, labels)
-    split = photographs.SETS[name.split("/")[0]]
+    split = photographs.SETS[name.split("/")[0]][-1]
     found = sources.load(name, split, data_dir=str(tmp_path), image_size=size, **options)
     assert found.inputs.shape == (3, size, size, 3) and found.inputs.dtype == np.uint8
     fit = photographs.fitter(size, options["resize"], False, "bilinear")
     expected = {label: fit(image).tobytes() for image, label in zip(images, labels)}
     assert {int(label): image.tobytes() for image, label in zip(*found)} == expected
     assert len(sources.load(name, f"{split}[:1]", data_dir=str(tmp_path), image_size=size, **options).labels) == 1
+
+
+def test_streamed_photographs_are_those_in_memory(tmp_path, monkeypatch):
+    folder = write("imagenet2012", tmp_path, pictures(), [0, 999, 7])
+    options = {"data_dir": str(tmp_path), "image_size": 8, "resize": 10, "squash": True}
+    whole, streamed = (sources.load("imagenet2012", "validation", **options, stream=each) for each in (False, True))
+    assert isinstance(streamed.inputs, Stored) and isinstance(whole.inputs, np.ndarray)
+    np.testing.assert_array_equal(streamed.inputs, whole.inputs)
+    np.testing.assert_array_equal(streamed.labels, whole.labels)
+    assert [file.name for file in folder.glob("*.npy")] == ["labels_validation.npy"]
+    monkeypatch.setattr(image_sets, "_records", lambda *_: pytest.fail("the labels are known"))
+    again = sources.load("imagenet2012", "validation[1:]", **options, stream=True)
+    np.testing.assert_array_equal(again.labels, whole.labels[1:])
+    np.testing.assert_array_equal(again.inputs, whole.inputs[1:])
+    monkeypatch.undo()
+    np.save(folder / "labels_validation.npy", np.zeros(2, np.int32))  # of another set
+    np.testing.assert_array_equal(sources.load("imagenet2012", "validation", **options, stream=True).labels, whole.labels)
+
+
+def test_labels_are_read_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    write("imagenet_v2", tmp_path, pictures(), [0, 999, 7])
+
+    def refuse(*_, **__):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(np, "save", refuse)
+    found = sources.load("imagenet_v2", "test", data_dir=str(tmp_path), image_size=8, resize=8, stream=True)
+    assert sorted(found.labels.tolist()) == [0, 7, 999]
+
+
+def test_what_a_network_sees_of_a_photograph():
+    info = sources.info("imagenet2012", image_size=12, standardise="symmetric", crop=8, stream=True)
+    assert info.splits == ("train", "validation") and info.input_shape == (12, 12, 3)
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3)).astype(np.uint8)
+    np.testing.assert_allclose(augment.preprocess(info)(images), images[:, 2:10, 2:10] / 127.5 - 1, atol=1e-6)
 
 
 def test_a_crop_is_the_centre_of_the_resized_image():
@@ -128,6 +164,9 @@ def test_corrupted_images_are_the_corruption_of_the_same_images(tmp_path):
         ({"resize": 200}, "resize 0 or at least image_size"),
         ({"interpolation": "nearest"}, "interpolation must be one of"),
         ({"corruption": "fog"}, "unknown corruption"),
+        ({"standardise": "image"}, "standardise must be one of channels, symmetric"),
+        ({"crop": 300}, r"crop must lie in \[0, 224\]"),
+        ({"corruption": "contrast", "stream": True}, "corruption needs the images in memory"),
         ({"image_size": 8, "resize": 8, "num_classes": 1}, "num_classes must be above the largest label 1"),
     ],
 )

@@ -1,5 +1,7 @@
 """Synthetic ensembles and students, made with numpy and scipy alone: an oracle beside the library's own measures."""
 
+import json
+
 import numpy as np
 import pytest
 import scipy.special
@@ -67,6 +69,34 @@ def make_rows():
         return rows, labels
 
     return make
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """(config, message): the launcher refuses the config with this message and leaves no run directory."""
+    from edd.experiments import launch
+
+    def check(config, message):
+        with pytest.raises(ValueError, match=message):
+            launch.run(config, str(tmp_path / "run"), progress=False)
+        assert not (tmp_path / "run").exists()
+
+    return check
+
+
+@pytest.fixture
+def rendered_again(tmp_path):
+    """(folder, results of a finished study): it renders again to its own parts and repeats itself; -> results of another seed."""
+    from edd.experiments import report, results
+
+    def check(folder, found):
+        again = report.render([folder], tmp_path / "again")
+        assert results.encode(again["parts"]) == json.loads((folder / "results.json").read_text())["parts"]
+        with pytest.raises(ValueError, match="run 1 repeats"):
+            report.render([folder, folder], tmp_path / "both")
+        return {**found, "settings": {**found["settings"], "seed": 1}, "parts": [{**part, "run_seed": 1} for part in found["parts"]]}
+
+    return check
 
 
 @pytest.fixture(scope="session")

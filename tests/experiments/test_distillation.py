@@ -98,7 +98,7 @@ def test_another_run_in_the_same_directory_is_refused(finished):
         ),
         (
             {"students": {"m": {"method": "mimo", "options": {"batch_repetition": 3}, "training": TRAINING}}},
-            "students.m.training: batch_size must be a multiple of batch_repetition 3, got 16",
+            "students.m: batch_size must be a multiple of batch_repetition 3, got 16",
         ),
         ({"students": {"m": {"method": "mimo", "options": {"num_input": 3}, "training": TRAINING}}}, "did you mean 'num_inputs'"),
         ({"students": {"Ensemble": {"method": "proxy", "training": TRAINING}}}, "choose another"),

@@ -1,5 +1,7 @@
 """Settings are parsed once, strictly."""
 
+import dataclasses
+
 import pytest
 
 from edd.experiments import settings
@@ -48,6 +50,32 @@ def test_nested_dictionaries_become_frozen_dataclasses():
 def test_every_mistake_is_named_with_its_path(change, message):
     with pytest.raises(ValueError, match=message):
         settings.from_dict(settings.Settings, minimal(**change))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    numbers: list[float] = dataclasses.field(default_factory=list)
+    triples: list[list[int]] = dataclasses.field(default_factory=list)
+    anything: list = dataclasses.field(default_factory=list)
+
+
+def test_entries_of_lists_are_checked():
+    found = settings.from_dict(Lists, {"numbers": (0, 0.5), "triples": [[1, 2, 3], (4,)], "anything": ["a", 1]})
+    assert found == Lists([0.0, 0.5], [[1, 2, 3], [4]], ["a", 1]) and isinstance(found.numbers[0], float)
+    for values, message in (
+        ({"numbers": 0.5}, "config key 'numbers' must be a list, got 0.5"),
+        ({"numbers": "0.5"}, "must be a list"),
+        ({"numbers": [0.5, True]}, r"config key 'numbers\[1\]' must be float, got True"),
+        ({"triples": [[1], [2, 0.5]]}, r"config key 'triples\[1\]\[1\]' must be int, got 0.5"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            settings.from_dict(Lists, values)
+
+
+@pytest.mark.parametrize("smoothings", [[], [0.1, 0.1], [-0.1], [1.1], [float("nan")]], ids=str)
+def test_smoothings_that_are_no_study(smoothings):
+    with pytest.raises(ValueError, match="smoothings must"):
+        settings.check_smoothings(smoothings)
 
 
 def test_differences_lists_paths():

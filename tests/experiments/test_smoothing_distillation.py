@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edd.experiments import launch, report, settings, smoothing_distillation, smoothing_distillation_report
+from edd.experiments import launch, settings, smoothing_distillation, smoothing_distillation_report
 from edd.metrics import softness
 
 
@@ -29,7 +29,7 @@ def config():
             "smoothed": {"num_members": 2, "smoothing": 0.3, "training": program()},
         },
         "pupils": {
-            "plain": pupil("", "supervised", smoothing_distillation_report.BASELINE, smoothing=0.2),
+            "plain": pupil("", "supervised", smoothing_distillation_report.BASELINE, smoothing=0.2, prior=[0.1] * 10),
             "warm": pupil("hard", "knowledge_distillation", "hard teachers", teacher_temperature=4.0),
             "taught": pupil("smoothed", "knowledge_distillation", beta=0.6, form="logits"),
         },
@@ -66,13 +66,9 @@ def test_a_study_from_end_to_end(finished, config):
     assert again["parts"] == found["parts"]
 
 
-def test_runs_render_again_and_merge(finished, tmp_path):
-    folder, found = finished
-    assert report.render([folder], tmp_path / "again")["parts"] == json.loads((folder / "results.json").read_text())["parts"]
-    with pytest.raises(ValueError, match="run 1 repeats"):
-        report.render([folder, folder], tmp_path / "both")
-    other = {**found, "settings": {**found["settings"], "seed": 1}, "parts": [{**part, "run_seed": 1} for part in found["parts"]]}
-    rows = smoothing_distillation_report.rows(smoothing_distillation_report.merge([found, other]))
+def test_runs_render_again_and_merge(finished, rendered_again):
+    _, found = finished
+    rows = smoothing_distillation_report.rows(smoothing_distillation_report.merge([found, rendered_again(*finished)]))
     assert [len(row["seeds"]) for row in rows] == [4] * 5 and len({each["seed"] for each in rows[0]["seeds"]}) == 4
 
 
@@ -137,11 +133,13 @@ def test_gamma_is_that_of_the_softened_teacher(finished, config):
         (lambda c: c["teachers"]["hard"].update(smoothing=-0.1), r"smoothing must be in \[0, 1\]"),
         (lambda c: c["teachers"]["hard"].update(smoothing=1.1), r"smoothing must be in \[0, 1\]"),
         (lambda c: c["pupils"]["warm"]["student"]["options"].update(teacher_temperature=0.0), "teacher_temperature must be above 0"),
+        (lambda c: c["pupils"]["warm"]["student"]["options"].update(student_temperature=-1.0), "students.warm: student_temperature must"),
+        (lambda c: c["pupils"]["plain"]["student"]["options"].update(smoothing=-0.1), r"students.plain: smoothing must lie in \[0, 1\]"),
+        (lambda c: c["pupils"]["plain"]["student"]["options"].update(smoothing=1.1), r"smoothing must lie in \[0, 1\]"),
+        (lambda c: c["pupils"]["plain"]["student"]["options"].update(prior=[0.5, 0.5]), r"prior must have shape \(10,\)"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(config, change, message, tmp_path):
+def test_bad_settings_are_refused_before_anything_is_written(config, change, message, refused):
     bad = json.loads(json.dumps(config))
     change(bad)
-    with pytest.raises(ValueError, match=message):
-        launch.run(bad, str(tmp_path / "run"), progress=False)
-    assert not (tmp_path / "run").exists()
+    refused(bad, message)

@@ -1,12 +1,12 @@
 """The study of smoothed networks: from end to end, what projections, calibration and the curve hold, and what is refused."""
 
-import json
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edd.experiments import launch, report, results, smoothing_features, smoothing_features_report
+from edd.experiments import launch, results, smoothing_features, smoothing_features_report
 from edd.metrics import calibration
 
 LN_N = math.log(4)  # two classes of two examples in a smoke run
@@ -64,14 +64,48 @@ def test_a_study_from_end_to_end(finished, config):
     assert results.encode(launch.run(config, str(folder), progress=False)["parts"]) == results.encode(found["parts"])
 
 
-def test_runs_render_again_and_merge(finished, tmp_path):
-    folder, found = finished
-    again = report.render([folder], tmp_path / "again")
-    assert results.encode(again["parts"]) == json.loads((folder / "results.json").read_text())["parts"]
+def test_runs_render_again_and_merge(finished, rendered_again):
+    _, found = finished
+    rendered_again(*finished)
     halves = [{**found, "settings": {**found["settings"], "smoothings": [part["smoothing"]]}, "parts": [part]} for part in found["parts"]]
     assert smoothing_features_report.merge(halves)["parts"] == found["parts"]
-    with pytest.raises(ValueError, match="run 1 repeats"):
-        report.render([folder, folder], tmp_path / "both")
+
+
+def test_a_study_of_streamed_photographs_is_that_of_photographs_in_memory(tmp_path):
+    """ImageNet's program on a folder of images: held-out images choose among averaged networks, views are rectangles."""
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "images" / str(label)).mkdir(parents=True)
+        for number in range(8):
+            pixels = rng.integers(0, 256, (14, 10 + number, 3)) // 2 + 40 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / str(label) / f"{number}.png")
+    images = {"folder": str(tmp_path / "images"), "num_classes": 3, "image_size": 12, "resize": 12, "squash": True}
+    training = {
+        "model": {"name": "mlp", "options": {"widths": [8]}},
+        "optimizer": {"name": "nesterov", "learning_rate": 0.1, "schedule": "exponential", "options": {"final_fraction": 0.5}},
+        "epochs": 4.0,
+        "batch_size": 6,
+        "augment": "rectangle8+flip",
+        "ema_decay": 0.9999,
+        "keep": "best",
+        "checkpoint_every": 3,
+    }
+    found = []
+    for stream in (True, False):
+        options = {**images, "stream": stream, "crop": 8, "standardise": "symmetric"}
+        config = {
+            "experiment": "smoothing_features",
+            "name": "photographs",
+            "data": {"name": "image_folder", "options": options, "train_split": "test", "validation": 0.25},
+            "ensemble": {"num_members": 1, "training": training},
+            "smoothings": [0.1],
+            "triples": [[0, 1, 2]],
+            "per_class": 3,
+        }
+        (part,) = launch.run(config, str(tmp_path / str(stream)), progress=False)["parts"]
+        found.append({key: value for key, value in part.items() if key != "seconds"})
+    assert results.encode(found[0]) == results.encode(found[1])
+    assert sum(found[0]["seeds"][0]["plain"]["reliability"]["count"]) == 24
 
 
 def test_scores_are_those_of_the_scaled_logits():
@@ -113,15 +147,20 @@ def test_pooled_reliability_weighs_by_counts_and_leaves_empty_bins_out():
         ({"triples": [[0, 1, 1]]}, "three different classes"),
         ({"information": {"classes": [0, 12]}}, r"information.classes must lie in \[0, 10\)"),
         ({"information": {"classes": [3, 3]}}, "two different classes"),
+        ({"information": {"classes": [-1, 3]}}, r"information.classes must lie in \[0, 10\)"),
+        ({"information": {"classes": [0, 0.5]}}, r"'information.classes\[1\]' must be int, got 0.5"),
+        ({"triples": [[0, 1, -1]]}, r"classes must lie in \[0, 10\)"),
+        ({"triples": [[0, 1, 2.5]]}, r"'triples\[0\]\[2\]' must be int, got 2.5"),
+        ({"triples": [3]}, r"'triples\[0\]' must be a list, got 3"),
+        ({"temperatures": [-1.0]}, "temperatures must be at least one, all above 0"),
+        ({"temperatures": [True]}, r"'temperatures\[0\]' must be float, got True"),
+        ({"smoothings": [None]}, r"'smoothings\[0\]' must be float, got None"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(config, change, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        launch.run({**config, **change}, str(tmp_path / "run"), progress=False)
-    assert not (tmp_path / "run").exists()
+def test_bad_settings_are_refused_before_anything_is_written(config, change, message, refused):
+    refused({**config, **change}, message)
 
 
-def test_a_curve_needs_random_views(config, tmp_path):
+def test_a_curve_needs_random_views(config, refused):
     training = {**config["ensemble"]["training"], "augment": "none"}
-    with pytest.raises(ValueError, match="set ensemble.training.augment"):
-        launch.run({**config, "ensemble": {"num_members": 2, "training": training}}, str(tmp_path / "run"), progress=False)
+    refused({**config, "ensemble": {"num_members": 2, "training": training}}, "set ensemble.training.augment")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edd.experiments import launch, report, smoothing_sweep, smoothing_sweep_report
+from edd.experiments import launch, smoothing_sweep, smoothing_sweep_report
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,9 @@ def test_a_study_from_end_to_end(finished):
     assert (folder / "figures" / "smoothing.png").stat().st_size > 5000
 
 
-def test_runs_render_again_and_merge(finished, tmp_path):
-    folder, found = finished
-    assert report.render([folder], tmp_path / "again")["parts"] == json.loads((folder / "results.json").read_text())["parts"]
-    with pytest.raises(ValueError, match="run 1 repeats"):
-        report.render([folder, folder], tmp_path / "both")
-    other = {**found, "settings": {**found["settings"], "seed": 1}, "parts": [{**part, "run_seed": 1} for part in found["parts"]]}
-    merged = smoothing_sweep_report.studies(smoothing_sweep_report.merge([found, other]))
+def test_runs_render_again_and_merge(finished, rendered_again):
+    _, found = finished
+    merged = smoothing_sweep_report.studies(smoothing_sweep_report.merge([found, rendered_again(*finished)]))
     assert [len(part["rows"]["Ensemble"]["seeds"]) for part in merged["digits"]] == [2, 2]
 
 
@@ -104,13 +100,35 @@ def test_what_the_report_says():
         ({"smoothings": [0.0, -0.1]}, r"smoothings must lie in \[0, 1\], got -0.1"),
         ({"smoothings": [1.1]}, r"smoothings must lie in \[0, 1\], got 1.1"),
         ({"smoothings": []}, "at least one"),
+        ({"smoothings": 0.1}, "'smoothings' must be a list, got 0.1"),
+        ({"smoothings": [0, "a"]}, r"'smoothings\[1\]' must be float, got 'a'"),
         ({"base": {"seed": 3}}, "base.seed is the study's own"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_written(config, change, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        launch.run({**config, **change}, str(tmp_path / "run"), progress=False)
-    assert not (tmp_path / "run").exists()
+def test_bad_settings_are_refused_before_anything_is_written(config, change, message, refused):
+    refused({**config, **change}, message)
+
+
+@pytest.mark.parametrize(
+    "section,change,message",
+    [
+        ("students", {"EnD": {"options": {"temperature": 0.0}}}, "students.EnD: temperature must be above 0, got 0.0"),
+        ("students", {"EnD": {"options": {"temperature": -1.0}}}, "students.EnD: temperature must be above 0, got -1.0"),
+        ("data", {"name": "digitz"}, "did you mean 'digits'"),
+    ],
+)
+def test_a_bad_run_is_refused_before_the_first_begins(config, section, change, message, refused):
+    base = json.loads(json.dumps(config["base"]))
+    for key, value in change.items():
+        base[section][key] = {**base[section][key], **value} if isinstance(value, dict) else value
+    refused({**config, "base": base}, message)
+    if section == "students":
+        return
+    large = {
+        **config["base"],
+        "ensemble": {**config["base"]["ensemble"], "training": {**base["ensemble"]["training"], "batch_size": 10**4}},
+    }
+    refused({**config, "smoke": False, "base": large}, "ensemble.training.batch_size must be at most")
 
 
 def test_each_run_has_its_smoothing(config):

@@ -46,3 +46,8 @@ def test_bad_sizes_are_refused():
         inception_v4.make(5, blocks=(1, 1))
     with pytest.raises(ValueError, match="width"):
         inception_v4.make(5, width=0.0)
+    small = jax.ShapeDtypeStruct((1, 106, 106, 3), jnp.float32)
+    with pytest.raises(ValueError, match="107 x 107 pixels at least"):
+        jax.eval_shape(inception_v4.make(5, blocks=(0, 0, 0), auxiliary=True).init, jax.random.key(0), small)
+    large = jax.ShapeDtypeStruct((1, 107, 107, 3), jnp.float32)
+    jax.eval_shape(inception_v4.make(5, blocks=(0, 0, 0), auxiliary=True).init, jax.random.key(0), large)
