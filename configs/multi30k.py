@@ -25,6 +25,16 @@ PRESETS = {  # model, members, teachers' and students' epochs, batch, learning r
     "wmt17": ({"size": "big", "dropout": 0.1}, 10, 17.0, 2.0, 512, 5e-4, 0.35),
 }
 
+WMT = {
+    "folder": "",
+    "tfds": "wmt17_translate/de-en",
+    "test_split": "test",
+    "foreign": {"german": "de"},
+    "vocab_size": 40000,
+    "source_length": 128,
+    "target_length": 128,
+}
+
 
 def get_config(arg: str = "") -> ConfigDict:
     given = set(arg.split(",")) - {""}
@@ -55,15 +65,6 @@ def get_config(arg: str = "") -> ConfigDict:
     students = {"SEnD": student("send"), "SEnD2": student("send2"), "PD-SEnD2": student("pd_send2")}
     if "smoke" in given:  # within CI's half minute
         students = {"PD-SEnD2": students["PD-SEnD2"]}
-    wmt = {
-        "folder": "",
-        "tfds": "wmt17_translate/de-en",
-        "test_split": "test",
-        "foreign": {"german": "de"},
-        "vocab_size": 40000,
-        "source_length": 128,
-        "target_length": 128,
-    }
     small = preset == ""
     multi30k = {
         "folder": "multi30k",
@@ -73,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "target_length": 24 if small else 64,
         "num_test": 200 if small else 0,
     }
-    corpus = {"speech": "librispeech_text/test-clean.tsv", **(wmt if preset == "wmt17" else multi30k)}
+    corpus = {"speech": "librispeech_text/test-clean.tsv", **(WMT if preset == "wmt17" else multi30k)}
     reference = {label: {row: dict(zip(MEASURES, values)) for row, values in rows.items()} for label, rows in PAPER.items()}
     return ConfigDict(
         {
