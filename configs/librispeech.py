@@ -35,8 +35,8 @@ def get_config(arg: str = "") -> ConfigDict:
         return {"method": method, "training": training(40.0), "targets": "online", "start": "member"}
 
     students = {"SEnD": student("send"), "SEnD2": student("send2"), "PD-SEnD2": student("pd_send2")}
-    if smoke:  # within CI's half minute
-        students = {"PD-SEnD2": students["PD-SEnD2"]}
+    if smoke:  # within CI's half minute; configs/fsdd.py has a student of such networks
+        students = {}
     return ConfigDict(
         {
             "experiment": "speech",
