@@ -175,8 +175,10 @@ class Subwords:
         return self._processor.id_to_piece(int(token))
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the model."""
-        pathlib.Path(path).write_bytes(self.model)
+        """Writes the model, whole or not at all."""
+        part = pathlib.Path(f"{path}.part")
+        part.write_bytes(self.model)
+        part.replace(path)
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, *, fill: int = PAD, what: str = "sentence") -> np.ndarray:

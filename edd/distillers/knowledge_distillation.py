@@ -1,5 +1,7 @@
 """Knowledge distillation: labels and the teachers' softened predictions, or their logits, in one loss."""
 
+import math
+
 from edd.distillers.base import Distiller, check_sizes, no_parameters, predict_softmax
 from edd.losses import distillation
 
@@ -33,7 +35,7 @@ def make(
       A `Distiller`; its predictions have total = data uncertainty and no knowledge measures.
 
     Raises:
-      ValueError: M or K too small, beta outside [0, 1], a temperature that is not above 0, an unknown form.
+      ValueError: M or K too small, beta outside [0, 1], a temperature that is not above 0 and finite, an unknown form.
 
     References:
       Hinton, Vinyals & Dean 2015; Mueller, Kornblith & Hinton 2019, "When Does Label Smoothing Help?", section 4.
@@ -47,8 +49,8 @@ def make(
     if not 0.0 <= beta <= 1.0:
         raise ValueError(f"beta must lie in [0, 1], got {beta}")
     for name, value in (("teacher_temperature", teacher_temperature), ("student_temperature", student_temperature)):
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0 and finite, got {value}")
     if form not in distillation.MATCHING:
         raise ValueError(f"form must be one of {distillation.MATCHING}, got {form!r}")
 

@@ -27,9 +27,12 @@ from edd.experiments import (
     smoothing_distillation_report,
     smoothing_features_report,
     smoothing_sweep_report,
+    speech_report,
     style,
     tables,
     tile_study_report,
+    translation_report,
+    translation_smoothing_report,
     widths_report,
     wording,
 )
@@ -52,6 +55,9 @@ STUDIES = (  # each with its SCHEMA, merge and write
     smoothing_distillation_report,
     smoothing_features_report,
     smoothing_sweep_report,
+    speech_report,
+    translation_report,
+    translation_smoothing_report,
 )
 
 

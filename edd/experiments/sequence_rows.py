@@ -1,14 +1,10 @@
-"""What studies of sequences share: teachers on references, students of every step, and the scores of their rows.
-
-A study's settings have the fields `ensemble`, `students`, `beam`, `batch_size` and `seed`; its vocabulary `size`, `decode` and `piece`.
-"""
+"""What studies of sequences share: teachers on references, students of every step, and the scores of their rows."""
 
 import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,26 +22,61 @@ from edd.models.base import Model
 from edd.uncertainty import sequence
 
 MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information", "data")
+SUBWORDS = "subwords.model"  # of a run directory
 NUM_EXAMPLES = 6  # sequences shown, best and worst together
 
 
-def check_settings(settings: Any) -> None:
-    """Raises ValueError for a beam, a batch or a student's targets that no study of sequences takes."""
-    if settings.beam < 1 or settings.batch_size < 1:
-        raise ValueError(f"beam and batch_size must be at least 1, got {settings.beam} and {settings.batch_size}")
-    for name, student in settings.students.items():
-        if student.targets != "online":
-            raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
-    settings_lib.check_starts(settings.students, settings.ensemble.training.model)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Settings of every study of sequences.
+
+    Attributes:
+      name: of the run.
+      ensemble: the teachers, trained on references.
+      students: row name -> student, a method of `build.SEQUENCE_METHODS`; its targets are evaluated in every step.
+      beam: hypotheses of each source, all of which are scored.
+      batch_size: sources in one pass of decoding and scoring.
+      seed: root of everything random.
+      smoke: two steps on invented data.
+    """
+
+    name: str
+    ensemble: settings_lib.Ensemble
+    students: dict[str, settings_lib.Student]
+    beam: int = 5
+    batch_size: int = 20
+    seed: int = 0
+    smoke: bool = False
+
+    def __post_init__(self):
+        if self.beam < 1 or self.batch_size < 1:
+            raise ValueError(f"beam and batch_size must be at least 1, got {self.beam} and {self.batch_size}")
+        for name, student in self.students.items():
+            if student.targets != "online":
+                raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
+        settings_lib.check_starts(self.students, self.ensemble.training.model)
 
 
-def check_methods(settings: Any) -> None:
+def check_methods(settings: Study) -> None:
     """Raises ValueError for a student of an unknown method or with an option that it does not take."""
     for student in settings.students.values():
         build.distiller(student, 1, 2, 1, build.SEQUENCE_METHODS)
 
 
-def shrink(settings: Any, **changes) -> Any:
+def check_sizes(settings: Study, size: int, train: Split, *others: Split) -> None:
+    """Raises ValueError for a batch of more than the training examples, and what networks of `size` words raise for the sets' shapes."""
+    programs = {"ensemble": settings.ensemble, **{f"students.{name}": student for name, student in settings.students.items()}}
+    for name, each in programs.items():
+        if each.training.batch_size > len(train.labels):
+            count = len(train.labels)
+            raise ValueError(f"{name}.training.batch_size must be at most {count}, the training examples, got {each.training.batch_size}")
+        model = build.backbone(each.training.model)(size)
+        for split in (train, *others):
+            example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), split.inputs)
+            jax.eval_shape(model.init, jax.random.key(0), example)
+
+
+def shrink(settings: Study, **changes) -> Study:
     """The smoke version of a study: two members, two steps, tiny networks; `changes` are fields of its own."""
 
     def small(training):
@@ -58,7 +89,9 @@ def shrink(settings: Any, **changes) -> Any:
     return dataclasses.replace(settings, ensemble=ensemble, students=students, beam=2, batch_size=4, **changes)
 
 
-def train(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool) -> dict[str, tuple[predict.Trained, float]]:
+def train(
+    settings: Study, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool
+) -> dict[str, tuple[predict.Trained, float]]:
     """Row name -> (networks, seconds of their training): Single (the first living teacher), Ensemble, every student. Resumable.
 
     Args:
@@ -82,7 +115,7 @@ def train(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, p
     return rows
 
 
-def pretrain(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool) -> predict.Trained:
+def pretrain(settings: Study, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool) -> predict.Trained:
     """The teachers."""
     spec = settings.ensemble
     distiller = masked_tokens.make(size, smoothing=spec.smoothing)
@@ -90,7 +123,7 @@ def pretrain(settings: Any, examples: Split, size: int, workdir: pathlib.Path, *
 
 
 def distil(
-    name: str, student, teacher: predict.Trained, settings: Any, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool
+    name: str, student, teacher: predict.Trained, settings: Study, examples: Split, size: int, workdir: pathlib.Path, *, progress: bool
 ) -> predict.Trained:
     """One student (all its seeds); the teachers read every batch under the same prefixes."""
     per_epoch = len(examples.labels) // student.training.batch_size
@@ -133,14 +166,14 @@ def prediction(trained: predict.Trained) -> Callable:
     return functools.partial(predicted, *jax.device_put((trained.variables, trained.params, trained.state)))
 
 
-def search(model: Model, settings: Any, length: int) -> Callable:
+def search(model: Model, settings: Study, length: int) -> Callable:
     """(variables, inputs without "target") -> n-best of the study's beam, at most `length` tokens; special ids are never said."""
     rules = {"start": translation.START, "end": translation.END, "padding": translation.PAD}
     forbidden = (translation.PAD, translation.START, translation.UNKNOWN)
     return beam.make(model, beam=settings.beam, length=length, forbidden=forbidden, **rules)
 
 
-def decoder(trained: predict.Trained, settings: Any, length: int) -> Callable:
+def decoder(trained: predict.Trained, settings: Study, length: int) -> Callable:
     """Inputs without "target" -> n-best by trained networks, as `search`."""
     return functools.partial(search(trained.model, settings, length), jax.device_put(trained.variables))
 

@@ -7,17 +7,14 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import jax
-
 from edd.data import listening, speech, translation
 from edd.data.base import Split
 from edd.data.listening import FrontEnd
 from edd.data.speech import Utterance
-from edd.experiments import build, predict, record, sequence_rows, speech_report
+from edd.experiments import predict, record, sequence_rows, speech_report
 from edd.experiments import settings as settings_lib
 from edd.metrics import sequence as metrics
 
-SUBWORDS = "subwords.model"
 TEST, UNSEEN = "test", "unseen speakers"
 
 
@@ -73,34 +70,20 @@ class Corpus:
             raise ValueError(f"target_length must exceed the {self.strings[1]} digits of a string, got {self.target_length}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Speech:
-    """A study of speech recognition.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Speech(sequence_rows.Study):
+    """A study of speech recognition, with those of `sequence_rows.Study`.
 
     Attributes:
-      name: of the run.
       corpus: what is recognised.
-      ensemble: the teachers, trained on transcripts.
-      students: row name -> student, a method of `build.SEQUENCE_METHODS`; its targets are evaluated in every step.
       front_end: how sound becomes features.
-      beam: hypotheses of each utterance, all of which are scored.
-      batch_size: utterances in one pass of decoding and scoring.
-      seed: root of everything random.
-      smoke: two steps on invented sound.
     """
 
-    name: str
     corpus: Corpus
-    ensemble: settings_lib.Ensemble
-    students: dict[str, settings_lib.Student]
     front_end: FrontEnd = FrontEnd()
-    beam: int = 5
-    batch_size: int = 20
-    seed: int = 0
-    smoke: bool = False
 
     def __post_init__(self):
-        sequence_rows.check_settings(self)
+        super().__post_init__()
         if self.corpus.digits and self.front_end.rate != speech.RATE:
             raise ValueError(f"front_end.rate must be {speech.RATE}, at which digits are recorded, got {self.front_end.rate}")
 
@@ -132,10 +115,10 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
         settings = shrink(settings)
     sequence_rows.check_methods(settings)
     sets = read(settings, data_dir, workdir)
-    check_models(settings, sets)
+    sequence_rows.check_sizes(settings, sets.vocabulary.size, sets.train, sets.tests[TEST])
     description = record.open_run(workdir, config, {"run": settings.seed})
     if isinstance(sets.vocabulary, translation.Subwords):
-        sets.vocabulary.save(workdir / SUBWORDS)
+        sets.vocabulary.save(workdir / sequence_rows.SUBWORDS)
     rows, parts = sequence_rows.train(settings, sets.train, sets.vocabulary.size, workdir, progress=progress), []
     for name, (trained, seconds) in rows.items():
         make = functools.partial(one_part, settings, name, trained, sets, seconds)
@@ -153,7 +136,7 @@ def shrink(settings: Speech) -> Speech:
 
 def read(settings: Speech, data_dir: str | None, workdir: pathlib.Path | None = None) -> Sets:
     """All sets as arrays; subwords are those of the run directory where it has some, else learnt."""
-    corpus, path = settings.corpus, workdir and workdir / SUBWORDS
+    corpus, path = settings.corpus, workdir and workdir / sequence_rows.SUBWORDS
     train, tests = utterances(settings, data_dir)
     room = {"seconds": corpus.seconds, "too_long": "drop"}
     heard = listening.listen(_plain(train, corpus), settings.front_end, **room)
@@ -201,15 +184,6 @@ def utterances(settings: Speech, data_dir: str | None) -> tuple[Iterable[Utteran
     for name, folder in {} if settings.smoke else corpus.folders.items():
         tests[name] = speech.read_folder(root / folder, rate=settings.front_end.rate)[: corpus.num_test or None]
     return train, tests | {f"noise {snr} dB": speech.add_noise(tests[TEST], snr, seed) for snr in corpus.noise}
-
-
-def check_models(settings: Speech, sets: Sets) -> None:
-    """Raises what the networks raise for the sets' shapes, before anything is trained."""
-    for training in (settings.ensemble.training, *(student.training for student in settings.students.values())):
-        model = build.backbone(training.model)(sets.vocabulary.size)
-        for split in (sets.train, sets.tests[TEST]):
-            example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), split.inputs)
-            jax.eval_shape(model.init, jax.random.key(0), example)
 
 
 def one_part(settings: Speech, name: str, trained: predict.Trained, sets: Sets, seconds: float) -> dict:

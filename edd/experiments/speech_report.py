@@ -2,7 +2,7 @@
 
 import pathlib
 
-from edd.experiments import sequence_report
+from edd.experiments import page, sequence_report
 from edd.experiments.tables import Cell, Table, number
 
 SCHEMA = "edd.speech/1"
@@ -14,6 +14,11 @@ CONVENTIONS = {
     "test": "the training set's speakers where it is of digits, in takes that nothing was trained on",
     "noise": "the test set with white noise; its signal-to-noise ratio is that of mean powers over an utterance",
 }
+
+
+def merge(runs: list[dict]) -> dict:
+    """Runs of this study do not add up: ValueError for more than one, as `page.merge`."""
+    return page.merge(runs, SCHEMA, lambda part: (part["row"],))
 
 
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) -> dict:

@@ -14,8 +14,6 @@ from edd.experiments import predict, record, sequence_rows, translation_report
 from edd.experiments import settings as settings_lib
 from edd.metrics import sequence as metrics
 
-SUBWORDS = "subwords.model"
-
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
@@ -53,34 +51,17 @@ class Corpus:
             raise ValueError(f"num_train and num_test must be at least 0, got {self.num_train} and {self.num_test}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Translation:
-    """A study of translation.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Translation(sequence_rows.Study):
+    """A study of translation, with those of `sequence_rows.Study`.
 
     Attributes:
-      name: of the run.
       corpus: what is translated.
-      ensemble: the teachers, trained on references.
-      students: row name -> student, a method of `build.SEQUENCE_METHODS`; its targets are evaluated in every step.
-      beam: hypotheses of each source, all of which are scored.
-      batch_size: sources in one pass of decoding and scoring.
       reference: the paper's AUROC in percent, set -> row -> {measure: value}, printed beside ours.
-      seed: root of everything random.
-      smoke: two steps on an invented language.
     """
 
-    name: str
     corpus: Corpus
-    ensemble: settings_lib.Ensemble
-    students: dict[str, settings_lib.Student]
-    beam: int = 5
-    batch_size: int = 20
     reference: dict = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    smoke: bool = False
-
-    def __post_init__(self):
-        sequence_rows.check_settings(self)
 
 
 class Sets(NamedTuple):
@@ -108,15 +89,22 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(Translation, config)
     if settings.smoke:
         settings = shrink(settings)
-    sequence_rows.check_methods(settings)
-    pairs, others = texts(settings, data_dir)
-    description = record.open_run(workdir, config, {"run": settings.seed})
-    sets = encode(settings, pairs, others, workdir)
+    sets, description = begin(settings, config, workdir, data_dir)
     rows, parts = sequence_rows.train(settings, sets.train, sets.subwords.size, workdir, progress=progress), []
     for name, (trained, seconds) in rows.items():
         make = functools.partial(one_part, settings, name, trained, sets, seconds)
         parts.append(record.finished(workdir / "parts" / f"{name}.json", make))
     return translation_report.finish(workdir, parts, config, record.for_report(description))
+
+
+def begin(settings: sequence_rows.Study, config: dict, workdir: pathlib.Path, data_dir: str | None) -> tuple[Sets, dict]:
+    """(everything read, the run's description) of a study with a `Corpus`; whatever can be wrong is told before anything is written."""
+    sequence_rows.check_methods(settings)
+    sets = encode(settings, *texts(settings, data_dir), workdir)
+    sequence_rows.check_sizes(settings, sets.subwords.size, sets.train, sets.test)
+    description = record.open_run(workdir, config, {"run": settings.seed})
+    sets.subwords.save(workdir / sequence_rows.SUBWORDS)
+    return sets, description
 
 
 def shrink(settings: Translation) -> Translation:
@@ -151,12 +139,10 @@ def _first(pairs: translation.Parallel, count: int) -> translation.Parallel:
 
 
 def encode(settings: Translation, pairs: dict, others: dict, workdir: pathlib.Path) -> Sets:
-    """Subwords (learnt once and kept in the run directory) and arrays; out-of-distribution sources that are too long are cut."""
-    corpus, path = settings.corpus, workdir / SUBWORDS
-    if not path.exists():
-        made = translation.learn([*pairs["train"].source, *pairs["train"].target], corpus.vocab_size)
-        translation.Subwords(made).save(path)
-    subwords = translation.Subwords(path)
+    """Subwords (those of the run directory where it has some, else learnt) and arrays; too long sources are cut, but in training."""
+    corpus, path = settings.corpus, workdir / sequence_rows.SUBWORDS
+    texts = [*pairs["train"].source, *pairs["train"].target]
+    subwords = translation.Subwords(path if path.exists() else translation.learn(texts, corpus.vocab_size))
     lengths = (corpus.source_length, corpus.target_length)
     train = translation.encode(subwords, pairs["train"], *lengths, too_long="drop")
     test = translation.encode(subwords, pairs["test"], *lengths, too_long="cut")

@@ -24,46 +24,33 @@ from edd.models.base import Decoding, Model
 PERMUTED = "permuted"
 
 
-@dataclasses.dataclass(frozen=True)
-class TranslationSmoothing:
-    """An ensemble of translators, and its students, at each of several smoothings of the references.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranslationSmoothing(sequence_rows.Study):
+    """An ensemble of translators, and its students, at each of several smoothings of the references; with those of `sequence_rows.Study`.
+
+    The ensemble's members are the study's seeds, its smoothing is replaced; all share `seed`, so that their teachers start alike.
 
     Attributes:
-      name: of the run.
       corpus: what is translated; the out-of-distribution set is its test sources with permuted tokens.
-      ensemble: training program; its members are the study's seeds, its smoothing is replaced.
-      students: row name -> student of every ensemble, a method of `build.SEQUENCE_METHODS`.
       smoothings: of the references, each in [0, 1].
       temperatures: at which NLL and ECE of the next token are measured, 1 among them.
       beam_temperatures: at which each network translates, 1 among them; its logits are divided by them in every step of the search.
       num_translated: the first so many test sentences are translated; 0 takes all.
       per_token: occurrences of each of three tokens in the projection of the first network's penultimate activations.
-      beam: hypotheses of each source.
-      batch_size: sources in one pass of decoding and scoring.
       reference: the paper's numbers, smoothing in percent ("10 %") -> {column of the report: number}.
-      seed: root of everything random; all smoothings share it, so that their teachers start alike.
-      smoke: two steps on an invented language.
     """
 
-    name: str
     corpus: translation.Corpus
-    ensemble: settings_lib.Ensemble
-    students: dict[str, settings_lib.Student]
-    smoothings: list
-    temperatures: list
-    beam_temperatures: list
+    smoothings: list[float]
+    temperatures: list[float]
+    beam_temperatures: list[float]
     num_translated: int = 0
     per_token: int = 100
-    beam: int = 5
-    batch_size: int = 20
     reference: dict = dataclasses.field(default_factory=dict)
-    seed: int = 0
-    smoke: bool = False
 
     def __post_init__(self):
-        sequence_rows.check_settings(self)
-        if not self.smoothings or len(set(self.smoothings)) < len(self.smoothings) or not all(0 <= each <= 1 for each in self.smoothings):
-            raise ValueError(f"smoothings must be at least one, different and in [0, 1], got {self.smoothings}")
+        super().__post_init__()
+        settings_lib.check_smoothings(self.smoothings)
         for name in ("temperatures", "beam_temperatures"):
             values = getattr(self, name)
             if 1.0 not in values or not all(0 < each < math.inf for each in values):
@@ -87,11 +74,8 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(TranslationSmoothing, config)
     if settings.smoke:
         settings = translation.shrink(settings)
-    sequence_rows.check_methods(settings)
-    texts = translation.texts(settings, data_dir)
-    description = record.open_run(workdir, config, {"run": settings.seed})
-    sets, parts = translation.encode(settings, *texts, workdir), []
-    for smoothing in map(float, settings.smoothings):
+    (sets, description), parts = translation.begin(settings, config, workdir, data_dir), []
+    for smoothing in settings.smoothings:
         ensemble = dataclasses.replace(settings.ensemble, smoothing=smoothing)
         make = functools.partial(one_part, dataclasses.replace(settings, ensemble=ensemble), sets, workdir, progress)
         parts.append(record.finished(workdir / "parts" / f"smoothing-{smoothing:g}.json", make))
@@ -210,7 +194,7 @@ def one_row(name: str, trained: predict.Trained, seconds: float, test: Split, so
     }
     return {
         "row": name,
-        **sequence_rows.teacher_forced(predicted, test),
+        **sequence_rows.teacher_forced(predicted, test, settings.batch_size * settings.beam),  # as hypotheses: one program
         "uncertainty": means,
         "auroc": {PERMUTED: sequence_rows.detection_areas(measured["test"], measured[PERMUTED])},
         "members": len(trained.alive),

@@ -34,6 +34,12 @@ CONVENTIONS = {
 }
 
 
+def merge(runs: list[dict]) -> dict:
+    """One results dict from runs of other smoothings; errors as `page.merge`."""
+    merged = page.merge(runs, SCHEMA, lambda part: (part["smoothing"],), ("smoothings",))
+    return {**merged, "parts": sorted(merged["parts"], key=lambda part: part["smoothing"])}
+
+
 def finish(workdir: pathlib.Path, parts: list[dict], settings: dict, run: dict) -> dict:
     """Writes results.json, report.md, report.html and figures/; returns the results."""
     found = sequence_report.results(SCHEMA, parts, settings, run)

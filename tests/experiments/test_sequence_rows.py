@@ -1,5 +1,6 @@
 """What studies of sequences share: training on pytrees of token ids, scores against slow references, examples, settings."""
 
+import dataclasses
 import types
 
 import jax
@@ -125,8 +126,7 @@ def test_examples_are_the_most_and_the_least_certain():
 def test_settings_that_no_study_takes():
     student = settings_lib.Student("send", settings_lib.Training(settings_lib.Model("transformer")), targets="online")
     ensemble = settings_lib.Ensemble(2, student.training)
-    good = types.SimpleNamespace(beam=1, batch_size=1, students={"a": student}, ensemble=ensemble)
-    sequence_rows.check_settings(good)
+    good = sequence_rows.Study(name="x", beam=1, batch_size=1, students={"a": student}, ensemble=ensemble)
     sequence_rows.check_methods(good)
     for changes, message in (
         ({"beam": 0}, "beam and batch_size must be at least 1, got 0 and 1"),
@@ -134,6 +134,6 @@ def test_settings_that_no_study_takes():
         ({"students": {"a": settings_lib.Student("send", student.training)}}, "students.a.targets must be 'online'"),
     ):
         with pytest.raises(ValueError, match=message):
-            sequence_rows.check_settings(types.SimpleNamespace(**{**vars(good), **changes}))
+            dataclasses.replace(good, **changes)
     with pytest.raises(ValueError, match="unknown method 'sand'"):
-        sequence_rows.check_methods(types.SimpleNamespace(students={"a": settings_lib.Student("sand", student.training)}))
+        sequence_rows.check_methods(dataclasses.replace(good, students={"a": dataclasses.replace(student, method="sand")}))

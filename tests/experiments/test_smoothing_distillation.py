@@ -133,6 +133,7 @@ def test_gamma_is_that_of_the_softened_teacher(finished, config):
         (lambda c: c["teachers"]["hard"].update(smoothing=-0.1), r"smoothing must be in \[0, 1\]"),
         (lambda c: c["teachers"]["hard"].update(smoothing=1.1), r"smoothing must be in \[0, 1\]"),
         (lambda c: c["pupils"]["warm"]["student"]["options"].update(teacher_temperature=0.0), "teacher_temperature must be above 0"),
+        (lambda c: c["pupils"]["warm"]["student"]["options"].update(teacher_temperature=float("inf")), "above 0 and finite, got inf"),
         (lambda c: c["pupils"]["warm"]["student"]["options"].update(student_temperature=-1.0), "students.warm: student_temperature must"),
         (lambda c: c["pupils"]["plain"]["student"]["options"].update(smoothing=-0.1), r"students.plain: smoothing must lie in \[0, 1\]"),
         (lambda c: c["pupils"]["plain"]["student"]["options"].update(smoothing=1.1), r"smoothing must lie in \[0, 1\]"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edd.data import speech as data
+from edd.experiments import report, sequence_rows, speech, speech_report
 from edd.experiments import settings as settings_lib
-from edd.experiments import speech, speech_report
 
 needs_subwords = pytest.mark.skipif(
     importlib.util.find_spec("sentencepiece") is None, reason="needs the package sentencepiece, which is not installed"
@@ -65,7 +65,8 @@ BAD = [
     ({"front_end": {"rate": 8000, "hop": 0}}, "hop must be at least 1"),
     ({"students": {"a": {"method": "send", "training": {"model": MODEL}}}}, "must be 'online'"),
     ({"students": {"a": {"method": "sand", "training": {"model": MODEL}, "targets": "online"}}}, "unknown method 'sand'"),
-    ({"ensemble": {"num_members": 2, "training": {"model": {"name": "transformer"}}}}, "source must be integers"),
+    ({"ensemble": {"num_members": 2, "training": {"model": {"name": "transformer"}, "batch_size": 8}}}, "source must be integers"),
+    ({"ensemble": {"num_members": 2, "training": {"model": MODEL, "batch_size": 21}}}, "ensemble.training.batch_size must be at most 20"),
     ({"corpus": {**DIGITS, "test_seconds": 0.3}}, "test: utterance . lasts 0.4. s, more than the 0.3 s"),
     ({"corpus": {**DIGITS, "held_out": ["carl"]}}, "speakers of the recordings, ann, bob; got carl"),
     ({"beeam": 3}, "did you mean 'beam'"),
@@ -121,7 +122,7 @@ def test_sets_of_tfds_and_folders(tmp_path, monkeypatch):
     assert len(sets.train.labels) == 3 and [len(each.labels) for each in sets.tests.values()] == [2, 2, 1]
     assert sets.references == {"test": ("the mat",) * 2, "other": ("a cat",) * 2, "french": ("le chat c'est ça",)}
     assert sets.vocabulary.decode(np.maximum(sets.tests["test"].labels[0], 0)) == "the mat"
-    sets.vocabulary.save(tmp_path / speech.SUBWORDS)
+    sets.vocabulary.save(tmp_path / sequence_rows.SUBWORDS)
     said["train_clean100"] = "SOMETHING QUITE DIFFERENT FROM THAT"
     assert speech.read(settings, str(tmp_path), tmp_path).vocabulary.model == sets.vocabulary.model
     with pytest.raises(ValueError, match="french: transcript 0 has"):
@@ -167,10 +168,11 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
         part("SEnD", 0.2, 0.3, total=0.5),
     ]
     speech_report.finish(tmp_path, parts, {"name": "toy"}, {"command": "x"})
-    report = (tmp_path / "report.md").read_text()
+    report.render([tmp_path], tmp_path / "again")
+    found = (tmp_path / "again" / "report.md").read_text()
     told = "Ensemble: WER (Single's) test 10.00 % (15.00 %), noise 0 dB 125.00 % (125.00 %); token NLL on test 0.100, below Single's 0.200."
-    assert told in report and "token NLL on test 0.300, not below Single's 0.200." in report
-    assert "noise 0 dB 97.0 %" in report and "| Ensemble | 10.00 | 125.00 | 10 |" in report
-    assert "| noise 0 dB | Single | 125.00 | 0.200 | 5.00 | 40.0 |" in report and "Training left out 2 utterances" in report
+    assert told in found and "token NLL on test 0.300, not below Single's 0.200." in found
+    assert "noise 0 dB 97.0 %" in found and "| Ensemble | 10.00 | 125.00 | 10 |" in found
+    assert "| noise 0 dB | Single | 125.00 | 0.200 | 5.00 | 40.0 |" in found and "Training left out 2 utterances" in found
     assert (tmp_path / "figures" / "sentences_ensemble.png").stat().st_size > 1000
     assert json.loads((tmp_path / "results.json").read_text())["schema"] == speech_report.SCHEMA

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edd.data import translation as data
-from edd.experiments import build, translation, translation_report
+from edd.experiments import build, report, sequence_rows, translation, translation_report
 from edd.experiments import settings as settings_lib
 
 needs_subwords = pytest.mark.skipif(
@@ -63,7 +63,20 @@ def test_sets_of_files(tmp_path):
     assert len(sets.train.labels) == 30 and sets.references == pairs.target[:4]
     assert {name: source.shape for name, source in sets.ood.items()} == {"permuted": (4, 40), "german": (4, 40), "speech": (2, 40)}
     assert sets.subwords.decode(sets.ood["german"][0]) == pairs.target[0]
-    assert sets.subwords.model == made[1].subwords.model == (tmp_path / translation.SUBWORDS).read_bytes()
+    assert sets.subwords.model == made[1].subwords.model and not (tmp_path / sequence_rows.SUBWORDS).exists()
+    sets.subwords.save(tmp_path / sequence_rows.SUBWORDS)
+    other = settings_lib.from_dict(translation.Translation, config(corpus={**corpus, "vocab_size": 290}))
+    kept = translation.encode(other, *translation.texts(other, str(tmp_path)), tmp_path)
+    assert kept.subwords.model == sets.subwords.model
+    small = {"num_members": 2, "training": {**config()["ensemble"]["training"], "batch_size": 30}}
+    for changes, message in (
+        ({"ensemble": small}, "students.PD-SEnD2.training.batch_size must be at most 30"),
+        ({}, "ensemble.training.batch_size must be at most 30, the training examples, got 128"),
+        ({"corpus": {**corpus, "target_length": 2000}, "ensemble": small, "students": {}}, "at most 1024 positions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            translation.run(config(**{"corpus": corpus, **changes}), tmp_path / "run", data_dir=str(tmp_path), progress=False)
+        assert not (tmp_path / "run").exists()
     with pytest.raises(FileNotFoundError, match="test_2016_flickr.fr does not exist"):
         other = config(corpus={**corpus, "foreign": {"french": "fr"}})
         translation.texts(settings_lib.from_dict(translation.Translation, other), str(tmp_path))
@@ -91,10 +104,13 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     ]
     settings = {"name": "toy", "reference": {"permuted": {"Single": {"total": 80.7}}}}
     translation_report.finish(tmp_path, parts, settings, {"command": "x"})
-    report = (tmp_path / "report.md").read_text()
-    assert "Ensemble: BLEU 25.00 (Single 25.00), token NLL 1.500, below Single's 2.000." in report
-    assert "SEnD: BLEU 25.00 (Single 25.00), token NLL 2.100, not below Single's 2.000." in report
-    assert "permuted 97.0 %" in report and "| permuted | Single, paper | 80.7 |" in report and "signature nrefs:1" in report
+    report.render([tmp_path], tmp_path / "again")
+    with pytest.raises(ValueError, match="repeats"):
+        report.render([tmp_path, tmp_path / "again"], tmp_path / "both")
+    told = (tmp_path / "again" / "report.md").read_text()
+    assert "Ensemble: BLEU 25.00 (Single 25.00), token NLL 1.500, below Single's 2.000." in told
+    assert "SEnD: BLEU 25.00 (Single 25.00), token NLL 2.100, not below Single's 2.000." in told
+    assert "permuted 97.0 %" in told and "| permuted | Single, paper | 80.7 |" in told and "signature nrefs:1" in told
     assert (tmp_path / "figures" / "sentences_ensemble.png").stat().st_size > 1000
     assert json.loads((tmp_path / "results.json").read_text())["schema"] == translation_report.SCHEMA
 

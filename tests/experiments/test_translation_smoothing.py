@@ -13,6 +13,7 @@ from edd.decoding import beam
 from edd.experiments import sequence_rows, translation, translation_smoothing, translation_smoothing_report
 from edd.experiments import settings as settings_lib
 from edd.experiments.predict import Trained
+from edd.experiments.report import render
 from edd.models import transformer
 
 MODEL = transformer.make(9, size="tiny", width=8, num_layers=1, num_heads=2, hidden=8)
@@ -101,9 +102,10 @@ def config(**changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"smoothings": []}, "smoothings must be at least one"),
-        ({"smoothings": [0.1, 0.1]}, "different and in"),
-        ({"smoothings": [1.1]}, "in \\[0, 1\\], got \\[1.1\\]"),
+        ({"smoothings": []}, "smoothings must differ and be at least one"),
+        ({"smoothings": [0.1, 0.1]}, "smoothings must differ"),
+        ({"smoothings": [1.1]}, r"smoothings must lie in \[0, 1\], got 1.1"),
+        ({"smoothings": ["a"]}, r"'smoothings\[0\]' must be float"),
         ({"temperatures": [0.5, 2.0]}, "temperatures must be above 0 and finite, with 1 among them"),
         ({"beam_temperatures": [0.0, 1.0]}, "beam_temperatures must be above 0"),
         ({"per_token": 0}, "per_token at least 1, got 0 and 0"),
@@ -132,7 +134,10 @@ def part(smoothing, nll, ece, bleu):
 def test_the_report_says_what_the_numbers_say(tmp_path):
     parts = [part(0.0, [2.0, 1.9], [0.06, 0.02], [0.2, 0.21]), part(0.1, [2.1, 1.8], [0.03, 0.04], [0.22, 0.23])]
     settings = {"name": "toy", "temperatures": [1.0, 1.5], "beam_temperatures": [1.0, 1.5], "reference": {"10 %": {"BLEU": 0.258}}}
-    translation_smoothing_report.finish(tmp_path, parts, settings, {"command": "x"})
+    for smoothing, own in zip((0.0, 0.1), parts):  # halves run apart, merged in either order
+        translation_smoothing_report.finish(tmp_path / f"{smoothing}", [own], {**settings, "smoothings": [smoothing]}, {"command": "x"})
+    merged = render([tmp_path / "0.1", tmp_path / "0.0"], tmp_path)
+    assert [own["smoothing"] for own in merged["parts"]] == [0.0, 0.1]
     report = (tmp_path / "report.md").read_text()
     assert "hard labels: BLEU 20.00, token NLL 2.000, ECE 6.00 %; at its temperature 1.50 ECE 2.00 %." in report
     for told in (

@@ -1,7 +1,5 @@
 """Depthwise convolutions that run fast where XLA's grouped convolution does not."""
 
-import math
-
 import jax.numpy as jnp
 from jax import lax
 
@@ -9,8 +7,8 @@ from jax import lax
 def depthwise_convolution(lhs, rhs, window_strides, padding, **others):
     """A convolution of every channel with its own filter, a sum over the filter's places: `conv_general_dilated` of `nn.Conv`.
 
-    On CPUs XLA runs a grouped convolution channel by channel; of MobileNetV2's time at 224 pixels that was nineteen twentieths, and the
-    sum takes between a fourth and a fiftieth of it. The values are the grouped convolution's up to rounding.
+    On a CPU XLA's grouped convolution took 4 to 50 times as long as this sum in MobileNetV2's layers at 224 pixels; the network's whole
+    forward pass takes a fifth of the time with it. The values are the grouped convolution's up to rounding.
 
     Args:
       lhs: [B, H, W, C].
@@ -25,6 +23,9 @@ def depthwise_convolution(lhs, rhs, window_strides, padding, **others):
     Raises:
       ValueError: another number of groups, a filter that does not fit the channels, or dilation.
 
+    References:
+      Howard et al. 2017, "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications", section 3.1.
+
     Examples:
       >>> depthwise_convolution(jnp.ones((1, 4, 4, 2)), jnp.ones((3, 3, 1, 2)), (2, 2), "SAME", feature_group_count=2)[0, :, :, 0].tolist()
       [[9.0, 6.0], [6.0, 4.0]]
@@ -38,7 +39,7 @@ def depthwise_convolution(lhs, rhs, window_strides, padding, **others):
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], size, strides, padding)
     lhs = jnp.pad(lhs, ((0, 0), *padding, (0, 0)))
-    rows, columns = (math.floor((length - place) / step) for length, place, step in zip(lhs.shape[1:3], size, strides))
+    rows, columns = ((length - place) // step for length, place, step in zip(lhs.shape[1:3], size, strides))
     total = 0
     for row in range(size[0]):
         for column in range(size[1]):
