@@ -217,7 +217,7 @@ def distillation_from_states(
 
 
 def _logits(states: Array, weights: Array, bias: Array | None) -> Array:
-    logits = states @ weights.T
+    logits = jnp.einsum("...d,vd->...v", states, weights)  # no transposed copy of the weights, which XLA may make of `weights.T`
     return logits if bias is None else logits + bias.reshape((1,) * (logits.ndim - 1) + (-1,))
 
 
