@@ -3,8 +3,8 @@
 Reproduces: no published figure; it puts the question of arXiv 1906.02629 (what does smoothing erase?) to ensemble distribution
 distillation (arXiv 2105.06987, 2510.19290). Expected: mutual information and EPKL fall with smoothing as logits get bounded, so the proxy
 precision grows; whether detection suffers is what the run shows.
-Ten MLPs 784-64-64-10 per smoothing, 10,000 training images, 10 epochs; students the same network, 20 epochs.
-Argument: comma-separated: fashion (Fashion-MNIST in place of MNIST), full (all images, CNNs with BatchNorm, seven smoothings),
+Ten MLPs 784-64-64-10 for each of seven smoothings, 10,000 training images, 10 epochs; students the same network, 20 epochs.
+Argument: comma-separated: fashion (Fashion-MNIST in place of MNIST), full (all images, CNNs with BatchNorm),
 smoothing=A+B, seed=N, smoke.
 Needs: TFDS directories mnist, fashion_mnist, kmnist (--data_dir or TFDS_DATA_DIR).
 Command: python launch/run.py --config configs/smoothing_sweep.py --workdir runs/smoothing_sweep --data_dir DIR
@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         return {"method": method, "seeds": 3, "training": training(20.0), "options": options}
 
     inside, outside = ("fashion_mnist", "mnist") if "fashion" in given else ("mnist", "fashion_mnist")
-    default = [0.1] if "smoke" in given else [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7] if full else [0.0, 0.1, 0.3]
+    default = [0.1] if "smoke" in given else [0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7]
     config = ConfigDict(
         {
             "experiment": "smoothing_sweep",

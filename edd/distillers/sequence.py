@@ -74,8 +74,8 @@ def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
 
         return method._replace(targets=targets, loss=loss, chunk_size=chunk_size)
 
-    own = inspect.signature(make)
-    extra = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation="int | None") for name in EXTRA]
+    own = inspect.signature(make, eval_str=True)
+    extra = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=int | None) for name in EXTRA]
     make_sequence.__signature__ = own.replace(parameters=[*own.parameters.values(), *extra])
     return make_sequence
 

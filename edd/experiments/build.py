@@ -123,12 +123,20 @@ def lookup(table: dict, what: str, name: str) -> Callable:
 
 
 def bind(make: Callable, what: str, options: dict) -> Callable:
-    """`make` with options bound (lists as tuples); an option it does not take raises ValueError naming the nearest."""
-    known = [name for name, parameter in inspect.signature(make).parameters.items() if parameter.default is not inspect.Parameter.empty]
+    """`make` with options bound, each of its annotated type.
+
+    Raises:
+      ValueError: naming the nearest for an option it does not take, the expected type for a value of another.
+    """
+    parameters = inspect.signature(make, eval_str=True).parameters
+    known = {name: parameter.annotation for name, parameter in parameters.items() if parameter.default is not inspect.Parameter.empty}
     for option in options:
         if option not in known:
             raise ValueError(settings_lib.unknown_name(f"{what} option", option, known))
-    return functools.partial(make, **{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
+    try:
+        return functools.partial(make, **{name: settings_lib.convert(known[name], value, name) for name, value in options.items()})
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def backbone(model: settings_lib.Model, axis_name: str | None = "data") -> Callable:

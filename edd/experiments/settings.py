@@ -313,7 +313,7 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
     ]
     if required:
         raise ValueError(f"config key '{path}{required[0]}' is missing: it has no default")
-    converted = {key: _convert(hints[key], value, f"{path}{key}") for key, value in values.items()}
+    converted = {key: convert(hints[key], value, f"{path}{key}") for key, value in values.items()}
     try:
         return cls(**converted)
     except ValueError as error:
@@ -332,27 +332,47 @@ def unknown_name(what: str, name: str, known) -> str:
     return f"unknown {what} {name!r}:{hint} known: {', '.join(known)}"
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def convert(hint: Any, value: Any, path: str) -> Any:
+    """`value` of a config as a type hint asks (lists may become tuples, integers floats); ValueError names `path` where it cannot be.
+
+    Examples:
+      >>> convert(tuple[float, ...] | None, [1, 0.5], "prior")
+      (1.0, 0.5)
+    """
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, path + ".")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value, path)
+        return _convert_union(arguments, value, path)
     if origin is dict:
         if not isinstance(value, dict):
             raise ValueError(f"config key '{path}' must be a mapping, got {value!r}")
-        return {key: _convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
-    if origin is list:
+        return {key: convert(arguments[1], item, f"{path}.{key}") for key, item in value.items()}
+    if origin in (list, tuple):
         if not isinstance(value, list | tuple):
             raise ValueError(f"config key '{path}' must be a list, got {value!r}")
-        return [_convert(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value)]
+        hints = [arguments[0]] * len(value) if origin is list or arguments[1:] == (...,) else arguments
+        if len(hints) != len(value):
+            raise ValueError(f"config key '{path}' must have {len(hints)} elements, got {value!r}")
+        return origin(convert(each, item, f"{path}[{index}]") for index, (each, item) in enumerate(zip(hints, value)))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in (int, float, str, dict, bool) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise ValueError(f"config key '{path}' must be {hint.__name__}, got {value!r}")
     return value
+
+
+def _convert_union(hints: tuple, value: Any, path: str) -> Any:
+    """As the first of `hints` that takes `value`; where none does, the error of the last."""
+    if value is None and type(None) in hints:
+        return None
+    *others, last = (hint for hint in hints if hint is not type(None))
+    for hint in others:
+        try:
+            return convert(hint, value, path)
+        except ValueError:
+            pass
+    return convert(last, value, path)
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:

@@ -72,6 +72,26 @@ def test_entries_of_lists_are_checked():
             settings.from_dict(Lists, values)
 
 
+def test_values_become_what_a_hint_asks():
+    assert settings.convert(tuple[int, ...] | None, [1, 2], "widths") == (1, 2)
+    assert settings.convert(tuple[int, ...] | None, None, "widths") is None
+    assert settings.convert(str | float, "dimension", "bandwidth") == "dimension"
+    assert settings.convert(str | float, 2, "bandwidth") == 2.0
+    assert settings.convert(tuple[tuple[int, ...], ...], [[1], [2, 3]], "stages") == ((1,), (2, 3))
+    assert settings.convert(dict | None, {"a": 1}, "architecture") == {"a": 1}
+    for hint, value, message in (
+        (float, "hot", "'option' must be float, got 'hot'"),
+        (float | None, "hot", "'option' must be float, got 'hot'"),
+        (float, None, "must be float, got None"),
+        (str | float, [1], "must be float"),
+        (tuple[int, ...], 3, "must be a list, got 3"),
+        (tuple[int, int], [1], "must have 2 elements"),
+        (tuple[tuple[int, ...], ...], [[1], [2, "3"]], r"'option\[1\]\[1\]' must be int"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            settings.convert(hint, value, "option")
+
+
 @pytest.mark.parametrize("smoothings", [[], [0.1, 0.1], [-0.1], [1.1], [float("nan")]], ids=str)
 def test_smoothings_that_are_no_study(smoothings):
     with pytest.raises(ValueError, match="smoothings must"):
