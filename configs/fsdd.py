@@ -64,6 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "front_end": {"rate": 8000, "num_filters": 40, "window": 256, "hop": 128},
             "ensemble": {"num_members": num_members, "training": training(teacher_steps, rate)},
             "students": students,
+            "average": "sentences" if preset is PRESETS[""] else "tokens",
             "beam": 5,
         }
     ).lock()

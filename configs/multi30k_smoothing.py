@@ -49,6 +49,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "smoke": smoke,
             "corpus": {
                 "folder": "multi30k",
+                "validation_split": "val",
                 "vocab_size": 2000 if small else 8000,
                 "source_length": 24 if small else 64,
                 "target_length": 24 if small else 64,
@@ -59,6 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "temperatures": [1.0, 1.5] if smoke else [0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0],
             "beam_temperatures": [1.0, 1.5] if smoke else [0.7, 1.0, 1.2, 1.5, 2.0],
             "num_translated": 300 if small else 0,
+            "average": "sentences" if small else "tokens",
             "beam": 5,
             "reference": PAPER,
         }

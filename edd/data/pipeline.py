@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 PyTree = Any
-RESERVED = ("index", "position", "mask")
+RESERVED = ("index", "position")
 ENDLESS = 2**31 - 1  # more steps than any run takes; Grain wants a length
 
 
@@ -23,7 +23,8 @@ class Batches:
     costs one copy of the rows asked for; the permutations of the newest epochs are kept (4 bytes per example and replica).
 
     Args:
-      arrays: dict of arrays (or pytrees of arrays, memory-mapped ones included), example axis first, all with N examples.
+      arrays: dict of arrays (or pytrees of arrays, memory-mapped ones included), example axis first, all with N examples; "mask" [N]
+        are the examples' weights in the loss.
       batch_size: examples per batch and replica over all processes, in [1, N].
       seed: integer >= 0 that names the orders.
       num_replicas: R >= 1.
@@ -31,7 +32,7 @@ class Batches:
       subsets: [R, n] indices of the examples that each replica meets; None: all of them. An epoch then has n examples.
 
     Raises:
-      ValueError: arrays of different lengths, a reserved name ("index", "position", "mask"), batch_size outside [1, n], subsets of
+      ValueError: arrays of different lengths, a reserved name ("index", "position"), batch_size outside [1, n], subsets of
         another shape or with indices outside [0, N).
 
     Examples:
@@ -219,7 +220,7 @@ def evaluation_batches(arrays: Mapping[str, PyTree], batch_size: int, examples: 
       [([0, 1], [1.0, 1.0]), ([2, 2], [1.0, 0.0])]
     """
     arrays = dict(arrays)
-    num_examples = _num_examples(arrays)
+    num_examples = _num_examples(arrays, (*RESERVED, "mask"))
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     return _padded(arrays, num_examples, batch_size, examples)
@@ -242,10 +243,10 @@ def _subsets(subsets, num_replicas: int, num_examples: int) -> np.ndarray:
     return subsets.astype(np.int32)
 
 
-def _num_examples(arrays: Mapping[str, PyTree]) -> int:
-    taken = sorted(set(RESERVED) & set(arrays))
+def _num_examples(arrays: Mapping[str, PyTree], reserved: tuple[str, ...] = RESERVED) -> int:
+    taken = sorted(set(reserved) & set(arrays))
     if taken:
-        raise ValueError(f"arrays must not use the reserved names {', '.join(RESERVED)}, got {', '.join(taken)}")
+        raise ValueError(f"arrays must not use the reserved names {', '.join(reserved)}, got {', '.join(taken)}")
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)}
     lengths = {name: (leaf.shape[0] if getattr(leaf, "ndim", 0) else None) for name, leaf in leaves.items()}
     if not lengths or None in lengths.values() or len(set(lengths.values())) != 1:

@@ -230,6 +230,17 @@ def sources(
     return pad(rows, length, what="source sentence")
 
 
+def fits(subwords: Subwords, sentences: Sequence[str], length: int) -> np.ndarray:
+    """Whether each sentence [N] has a token and room for its end among `length`.
+
+    Args:
+      subwords: the joint vocabulary.
+      sentences: N of them.
+      length: tokens, the end id included.
+    """
+    return np.array([0 < len(subwords.encode(sentence)) < length for sentence in sentences], bool)
+
+
 def permute(ids: Sequence[int], rng: np.random.Generator, *, keep_last: bool) -> list[int]:
     """The ids in random order; the last one stays the last where it is a full stop.
 
@@ -249,7 +260,8 @@ def encode(subwords: Subwords, pairs: Parallel, source_length: int, target_lengt
       pairs: N sentence pairs.
       source_length: S >= 2, the end id included.
       target_length: L >= 2, start or end id included.
-      too_long: "error"; "drop" leaves out pairs that do not fit or have an empty side (for training); "cut" cuts sources and targets.
+      too_long: "error"; "drop" leaves out pairs that do not fit or have an empty side (for training); "cut" cuts sources and targets,
+        and what is cut from a target is no label: nothing says that the sentence ends there.
 
     Raises:
       ValueError: options out of range, a sentence too long, no pair left.
@@ -261,13 +273,15 @@ def encode(subwords: Subwords, pairs: Parallel, source_length: int, target_lengt
     rows = [(subwords.encode(source), subwords.encode(target)) for source, target in zip(*pairs, strict=True)]
     if too_long == "drop":
         rows = [(a, b) for a, b in rows if 0 < len(a) < source_length and 0 < len(b) < target_length]
-    elif too_long == "cut":
-        rows = [(a[: source_length - 1], b[: target_length - 1]) for a, b in rows]
     if not rows:
         raise ValueError("no sentence pair is left: they are empty or longer than the lengths allow")
-    source = pad([[*a, END] for a, _ in rows], source_length, what="source sentence")
-    labels = pad([[*b, END] for _, b in rows], target_length, fill=IGNORED, what="target sentence")
-    target = pad([[START, *b] for _, b in rows], target_length)
+    source, labels, target = ([[*a, END] for a, _ in rows], [[*b, END] for _, b in rows], [[START, *b] for _, b in rows])
+    if too_long == "cut":
+        source = [[*row[: source_length - 1], END] if len(row) > source_length else row for row in source]
+        labels, target = ([row[:target_length] for row in each] for each in (labels, target))
+    source = pad(source, source_length, what="source sentence")
+    labels = pad(labels, target_length, fill=IGNORED, what="target sentence")
+    target = pad(target, target_length)
     return Split({"source": source, "target": target}, labels)
 
 

@@ -118,12 +118,27 @@ def targets(
         return jax.lax.stop_gradient(function(apply(model, variables, x, strategy=strategy).logits))
     if model.decoding is None:
         raise ValueError(f"chunk_size must be None for a model that is no sequence model, got {chunk_size}")
+    return chunked.member_targets(function, *output_layers(model, variables, x, strategy=strategy), chunk_size=chunk_size)
+
+
+def output_layers(model: Model, variables: PyTree, x: PyTree, *, strategy: str = "auto") -> tuple[Array, Array, Array | None]:
+    """(last hidden states [M, B, L, d], weights [M, V, d], biases [M, V] or None) that `edd.losses.chunked` makes members' logits of.
+
+    Args:
+      model: a sequence model.
+      variables: stacked variables [M, ...].
+      x: inputs, shared by the members.
+      strategy: as in `apply`.
+
+    Raises:
+      ValueError: as `apply`.
+    """
     count(variables, "variables")
 
-    def states(member):
+    def one(member):
         return model.apply(member, x, train=False, rngs=None)[0].penultimate, *model.templates(member)
 
-    return chunked.member_targets(function, *map_members(states, strategy, variables)(variables), chunk_size=chunk_size)
+    return map_members(one, strategy, variables)(variables)
 
 
 def map_members(fn: Callable, strategy: str = "auto", variables: PyTree = None) -> Callable:

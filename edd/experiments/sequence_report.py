@@ -8,7 +8,9 @@ from edd.experiments.tables import MEASURES, PAPER_MEASURES, Cell, Table, number
 SYMBOLS = [MEASURES[measure][0] for measure in PAPER_MEASURES]
 CONVENTIONS = {
     "NLL, ECE": "of the next token of the references given what comes before; mean over tokens, end included; 15 bins",
-    "uncertainty": "mean over the tokens of a hypothesis, then over all hypotheses of the beam alike; members are averaged token by token",
+    "uncertainty": "mean over a hypothesis's tokens, then over the hypotheses of the beam, weighted as `weighting` in the settings; "
+    "members are averaged token by token",
+    "training": "the loss is the mean over tokens or over sentences, as `average` of the settings says",
     "Single": "the first member of the ensemble",
     "colours": "each token's uncertainty in nats from white (0) to red (the largest of the sentence)",
 }
@@ -27,6 +29,11 @@ def by_measure(values: dict, scale: float = 100.0) -> list[Cell]:
 def effort(part: dict) -> list[Cell]:
     """Parameters, seconds of training."""
     return [Cell(f"{part['parameters']:,}"), Cell(number(part["seconds"], 1.0, 0))]
+
+
+def left_out(part: dict) -> str:
+    """How many sentences of each set are not in it, in words."""
+    return "left out as too long or empty: " + ", ".join(f"{name} {count:,} of {of:,}" for name, (count, of) in part["left_out"].items())
 
 
 EFFORT = ["parameters", "seconds of training"]

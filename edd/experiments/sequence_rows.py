@@ -14,16 +14,19 @@ from edd.data import translation
 from edd.data.base import Split
 from edd.decoding import beam, model_average
 from edd.distillers import base, masked_tokens
+from edd.distillers.sequence import valid_steps
 from edd.ensembles import members
 from edd.experiments import build, predict, stages
 from edd.experiments import settings as settings_lib
+from edd.losses import chunked
 from edd.metrics import calibration, detection, rejection
-from edd.models.base import Model
+from edd.models.base import Model, Outputs
 from edd.uncertainty import sequence
 
 MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutual_information", "data")
+AVERAGES = ("tokens", "sentences")
 SUBWORDS = "subwords.model"  # of a run directory
-NUM_EXAMPLES = 6  # sequences shown, best and worst together
+NUM_EXAMPLES = 4  # sequences shown by each measure, best and worst together
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,11 @@ class Study:
       name: of the run.
       ensemble: the teachers, trained on references.
       students: row name -> student, a method of `build.SEQUENCE_METHODS`; its targets are evaluated in every step.
+      average: of the loss over a batch: "tokens", all alike, or "sentences", each the mean of its tokens.
       beam: hypotheses of each source, all of which are scored.
       batch_size: sources in one pass of decoding and scoring.
+      chunk_size: time steps whose logits exist at once in scoring; None: all.
+      weighting, temperature: of the hypotheses in a source's uncertainty, as `edd.uncertainty.sequence.over_hypotheses`.
       seed: root of everything random.
       smoke: two steps on invented data.
     """
@@ -43,14 +49,25 @@ class Study:
     name: str
     ensemble: settings_lib.Ensemble
     students: dict[str, settings_lib.Student]
+    average: str = "tokens"
     beam: int = 5
     batch_size: int = 20
+    chunk_size: int | None = None
+    weighting: str = "uniform"
+    temperature: float = 1.0
     seed: int = 0
     smoke: bool = False
 
     def __post_init__(self):
         if self.beam < 1 or self.batch_size < 1:
             raise ValueError(f"beam and batch_size must be at least 1, got {self.beam} and {self.batch_size}")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1 or None, got {self.chunk_size}")
+        if self.average not in AVERAGES:
+            raise ValueError(f"average must be one of {AVERAGES}, got {self.average!r}")
+        sequence.check_weighting(self.weighting)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
         for name, student in self.students.items():
             if student.targets != "online":
                 raise ValueError(f"students.{name}.targets must be 'online': the teachers read the student's own batch, got 'cache'")
@@ -136,12 +153,13 @@ def distil(
 def _fit(
     name, training, distiller, settings, examples: Split, workdir, num_replicas: int, online, progress: bool, start=None
 ) -> predict.Trained:
+    weights = {"mask": np.asarray(valid_steps(examples.labels))} if settings.average == "tokens" else {}
     return stages.fit(
         name,
         training,
         distiller.student(build.backbone(training.model)),
         distiller,
-        examples._asdict(),
+        examples._asdict() | weights,
         lambda x: x,
         num_replicas=num_replicas,
         seed=settings.seed,
@@ -152,16 +170,30 @@ def _fit(
     )
 
 
-def prediction(trained: predict.Trained) -> Callable:
-    """Jitted inputs -> Prediction [B, L, ...]: of the ensemble where there are several networks, else of the one by its method."""
+def prediction(trained: predict.Trained, chunk_size: int | None = None) -> Callable:
+    """(inputs, reduce, *arrays [B, L, ...]) -> reduce(Prediction [B, L, ...], *arrays), jitted: an ensemble's where there are several
+    networks, else the one's by its method.
 
-    @jax.jit
-    def predicted(variables, params, state, inputs):
-        outputs = members.apply(trained.model, variables, inputs)
+    With `chunk_size` logits exist for so many time steps at once, as in `chunked.over_time`; `reduce` gives arrays [B, L, ...], treats time
+    steps alike and is a function of the module, not made for the call, since every other one is compiled anew.
+    """
+    first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
+
+    def of_logits(logits, params, state) -> base.Prediction:
         if len(trained.alive) > 1:
-            return base.ensemble_prediction(outputs.logits)
-        first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
-        return trained.distiller.predict(first(outputs), first(params), first(state), jax.random.key(0))
+            return base.ensemble_prediction(logits)
+        return trained.distiller.predict(Outputs(logits[0], None), first(params), first(state), jax.random.key(0))
+
+    @functools.partial(jax.jit, static_argnums=4)
+    def predicted(variables, params, state, inputs, reduce, *arrays):
+        if chunk_size is None:
+            return reduce(of_logits(members.apply(trained.model, variables, inputs).logits, params, state), *arrays)
+        states, *layer = members.output_layers(trained.model, variables, inputs)
+
+        def chunk(parts):
+            return reduce(of_logits(chunked.member_logits(parts[0], *layer), params, state), *parts[1])
+
+        return chunked.over_time(chunk, (states, arrays), chunk_size, axes=(2, 1))
 
     return functools.partial(predicted, *jax.device_put((trained.variables, trained.params, trained.state)))
 
@@ -178,50 +210,56 @@ def decoder(trained: predict.Trained, settings: Study, length: int) -> Callable:
     return functools.partial(search(trained.model, settings, length), jax.device_put(trained.variables))
 
 
+def tops(given: base.Prediction, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(NLL of the labels, confidence, whether the most probable token is the label), each [B, L]."""
+    nll = -jnp.take_along_axis(given.log_probs, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
+    return nll, jnp.exp(given.log_probs.max(-1)), given.log_probs.argmax(-1) == labels
+
+
+def measures(given: base.Prediction) -> dict[str, jax.Array]:
+    """Those of `MEASURES` that there are, each [B, L] in nats."""
+    return {name: getattr(given, name) for name in MEASURES if getattr(given, name) is not None}
+
+
 def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> dict[str, float]:
-    """Mean token NLL in nats and ECE (15 bins) of the next tokens of the references."""
-
-    def tops(inputs):
-        log_probs = predicted(inputs["own"]).log_probs
-        nll = -jnp.take_along_axis(log_probs, jnp.maximum(inputs["labels"], 0)[..., None], -1)[..., 0]
-        return nll, jnp.exp(log_probs.max(-1)), log_probs.argmax(-1) == inputs["labels"]
-
-    nll, confidence, correct = predict.stream(tops, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
+    """Mean token NLL in nats and ECE (15 bins) of the next tokens of the references; `predicted` as from `prediction`."""
+    one = lambda inputs: predicted(inputs["own"], tops, inputs["labels"])  # noqa: E731
+    nll, confidence, correct = predict.stream(one, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
     kept = test.labels >= 0
     confidence = confidence[kept].astype(np.float64)  # [tokens, V] probabilities would be the largest array of all: the bins need only this
     gaps = np.bincount(calibration.bin_index(confidence, 15), confidence - correct[kept], 15)
     return {"nll": float(nll[kept].mean()), "ece": float(np.abs(gaps).sum() / kept.sum()), "tokens": int(kept.sum())}
 
 
-def uncertainty(predicted: Callable, decode: Callable, inputs: dict, batch_size: int) -> dict[str, np.ndarray]:
+def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: Study) -> dict[str, np.ndarray]:
     """Beam search and every measure of each source: mean over tokens, then over hypotheses; the best one's tokens and their measures.
 
     Args:
       predicted: from `prediction`.
       decode: from `decoder`.
       inputs: of the model; "target" is not looked at.
-      batch_size: sources in one pass.
+      settings: `batch_size` sources go in one pass; `weighting` and `temperature` of the hypotheses.
     """
+    over = functools.partial(measured, weighting=settings.weighting, temperature=settings.temperature)
 
     def one(sources):
         found = decode(sources)
-        return measured(found, predicted(model_average.hypothesis_inputs(sources, found.tokens, translation.START)))
+        return over(found, predicted(model_average.hypothesis_inputs(sources, found.tokens, translation.START), measures))
 
-    return predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, batch_size, 0)
+    return predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, settings.batch_size, 0)
 
 
-@jax.jit
-def measured(found, given) -> dict:
-    """Measures of an n-best [B, N, L] by the teacher-forced predictions of its hypotheses [B N, L]."""
+@functools.partial(jax.jit, static_argnames=("weighting", "temperature"))
+def measured(found, given: dict, *, weighting: str, temperature: float) -> dict:
+    """Measures of an n-best [B, N, L] from those of its hypotheses' tokens [B N, L]; NaN for a source without a hypothesis."""
     count, length = found.tokens.shape[1:]
     mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
     result = {"tokens": found.tokens[:, 0]}
-    for measure in MEASURES:
-        value = getattr(given, measure)
-        if value is not None:
-            rates = sequence.rate(value, mask).reshape(-1, count)
-            result[measure] = jnp.where(found.lengths > 0, rates, 0).sum(1) / jnp.maximum((found.lengths > 0).sum(1), 1)
-            result[f"{measure}_tokens"] = value.reshape(-1, count, length)[:, 0]
+    for measure, value in given.items():
+        rates = sequence.rate(value, mask).reshape(-1, count)
+        over = functools.partial(sequence.over_hypotheses, weighting=weighting, temperature=temperature)
+        result[measure] = jax.vmap(over)(rates, found.log_probs)
+        result[f"{measure}_tokens"] = value.reshape(-1, count, length)[:, 0]
     return result
 
 
@@ -238,7 +276,7 @@ def detection_areas(own: dict, other: dict) -> dict[str, float]:
 
 
 def examples(own: dict, texts: Sequence[str], references: Sequence[str], source: Callable[[int], str], vocabulary) -> list[dict]:
-    """The most and the least certain hypotheses by each of two measures, with the uncertainty of each token.
+    """The most and the least certain hypotheses by each measure, with the uncertainty of each token.
 
     Args:
       own: from `uncertainty`.
@@ -248,7 +286,7 @@ def examples(own: dict, texts: Sequence[str], references: Sequence[str], source:
       vocabulary: names tokens.
     """
     chosen = []
-    for measure in ("total", "expected_pairwise_kl"):
+    for measure in MEASURES:
         if measure not in own:
             continue
         order = np.argsort(own[measure], kind="stable")

@@ -114,6 +114,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     if settings.smoke:
         settings = shrink(settings)
     sequence_rows.check_methods(settings)
+    metrics.word_error_rate(["a"], ["a"])  # the package is there
     sets = read(settings, data_dir, workdir)
     sequence_rows.check_sizes(settings, sets.vocabulary.size, sets.train, sets.tests[TEST])
     description = record.open_run(workdir, config, {"run": settings.seed})
@@ -189,12 +190,13 @@ def utterances(settings: Speech, data_dir: str | None) -> tuple[Iterable[Utteran
 def one_part(settings: Speech, name: str, trained: predict.Trained, sets: Sets, seconds: float) -> dict:
     """Every score of one row: of each set its errors, of each shifted set how well it is told from the test set."""
     began = time.perf_counter()
-    predicted, decode = sequence_rows.prediction(trained), sequence_rows.decoder(trained, settings, settings.corpus.target_length)
+    predicted = sequence_rows.prediction(trained, settings.chunk_size)
+    decode = sequence_rows.decoder(trained, settings, settings.corpus.target_length)
     found = {"row": name, "parameters": predict.num_parameters(trained.variables), "seconds": seconds, "left_out": sets.left_out}
     found |= {"sets": {}, "auroc": {}, "examples": []}
     together = settings.batch_size * settings.beam  # as many as in the scoring of hypotheses: one program
     for label, split in sets.tests.items():
-        other = sequence_rows.uncertainty(predicted, decode, split.inputs, settings.batch_size)
+        other = sequence_rows.uncertainty(predicted, decode, split.inputs, settings)
         texts = [sets.vocabulary.decode(tokens) for tokens in other["tokens"]]
         references = sets.references[label]
         found["sets"][label] = {

@@ -35,7 +35,7 @@ def tables(found: dict) -> list[Table]:
         quality.append([Cell(part["row"]), *cells, *sequence_report.by_measure(part["prr"]), *sequence_report.effort(part)])
     ratios = [f"PRR {symbol}" for symbol in sequence_report.SYMBOLS]
     titles = ["row", *(title for title, *_ in COLUMNS), *ratios, *sequence_report.EFFORT]
-    note = f"{parts[0]['tokens']:,} tokens; BLEU signature {parts[0]['signature']}"
+    note = f"{parts[0]['tokens']:,} tokens; BLEU signature {parts[0]['signature']}; {sequence_report.left_out(parts[0])}"
     made = Table("Translation", titles, [""] * len(titles), quality, 1, note)
     return [made, sequence_report.detection(parts, found["settings"].get("reference"))]
 

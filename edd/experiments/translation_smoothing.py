@@ -31,7 +31,8 @@ class TranslationSmoothing(sequence_rows.Study):
     The ensemble's members are the study's seeds, its smoothing is replaced; all share `seed`, so that their teachers start alike.
 
     Attributes:
-      corpus: what is translated; the out-of-distribution set is its test sources with permuted tokens.
+      corpus: what is translated; the out-of-distribution set is its test sources with permuted tokens. Each network's temperature is
+        that of least NLL on the validation pairs, on the test pairs where there are none.
       smoothings: of the references, each in [0, 1].
       temperatures: at which NLL and ECE of the next token are measured, 1 among them.
       beam_temperatures: at which each network translates, 1 among them; its logits are divided by them in every step of the search.
@@ -74,7 +75,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     settings = settings_lib.from_dict(TranslationSmoothing, config)
     if settings.smoke:
         settings = translation.shrink(settings)
-    (sets, description), parts = translation.begin(settings, config, workdir, data_dir), []
+    (sets, description), parts = translation.begin(settings, config, workdir, data_dir, frequent), []
     for smoothing in settings.smoothings:
         ensemble = dataclasses.replace(settings.ensemble, smoothing=smoothing)
         make = functools.partial(one_part, dataclasses.replace(settings, ensemble=ensemble), sets, workdir, progress)
@@ -91,6 +92,7 @@ def one_part(settings: TranslationSmoothing, sets: translation.Sets, workdir: pa
     sources = {"test": sets.test.inputs["source"][:first], PERMUTED: sets.ood[PERMUTED][:first]}
     found = {
         "smoothing": smoothing,
+        "left_out": sets.left_out,
         "run_seed": settings.seed,
         "parameters": predict.num_parameters(trained["Single"][0].variables),
         "seeds": over_temperatures(teacher, sets, sources["test"], settings),
@@ -101,13 +103,18 @@ def one_part(settings: TranslationSmoothing, sets: translation.Sets, workdir: pa
 
 
 def over_temperatures(teacher: predict.Trained, sets: translation.Sets, sources: np.ndarray, settings: TranslationSmoothing) -> list[dict]:
-    """For each network alone NLL (nats) and ECE of the next token at `temperatures`, BLEU at `beam_temperatures`."""
+    """For each network alone NLL (nats) and ECE of the next token at `temperatures` (and NLL of the validation set, where there is one),
+    BLEU at `beam_temperatures`."""
     search, found = sequence_rows.search(tempered(teacher.model), settings, settings.corpus.target_length), []
     logits = jax.jit(lambda variables, inputs: members.apply(teacher.model, variables, inputs).logits[0])
     for index, seed in enumerate(teacher.seeds):
         variables = jax.device_put(members.take(teacher.variables, [index]))
         own = functools.partial(logits, variables)
-        tokens = [sequence_rows.teacher_forced(at_temperature(own, each), sets.test) for each in settings.temperatures]
+        tokens = {
+            name: [sequence_rows.teacher_forced(at_temperature(own, each), split) for each in settings.temperatures]
+            for name, split in (("test", sets.test), ("validation", sets.validation))
+            if split is not None
+        }
         scores = []
         for temperature in settings.beam_temperatures:
             heated = {"network": variables, "temperature": jnp.full(1, temperature)}
@@ -117,8 +124,9 @@ def over_temperatures(teacher: predict.Trained, sets: translation.Sets, sources:
         found.append(
             {
                 "seed": int(seed),
-                **{metric: [each[metric] for each in tokens] for metric in ("nll", "ece")},
-                "tokens": tokens[0]["tokens"],
+                **{metric: [each[metric] for each in tokens["test"]] for metric in ("nll", "ece")},
+                **{f"{name}_nll": [each["nll"] for each in values] for name, values in tokens.items() if name != "test"},
+                "tokens": tokens["test"][0]["tokens"],
                 "bleu": [float(each.score) for each in scores],
                 "signature": scores[0].signature,
             }
@@ -143,13 +151,13 @@ def tempered(model: Model) -> Model:
 
 
 def at_temperature(logits: Callable, temperature: float) -> Callable:
-    """Inputs -> Prediction by the softmax of `logits(inputs)` / T."""
-    return lambda inputs: Prediction(jax.nn.log_softmax(logits(inputs) / temperature))
+    """As from `sequence_rows.prediction`, by the softmax of `logits(inputs)` / T."""
+    return lambda inputs, reduce, *arrays: reduce(Prediction(jax.nn.log_softmax(logits(inputs) / temperature)), *arrays)
 
 
 def projected(trained: predict.Trained, sets: translation.Sets, per_token: int) -> dict:
     """Penultimate activations where one of three frequent tokens comes next, and the tokens' templates, in the templates' plane."""
-    tokens = frequent(sets.train.labels, sets.test.labels)
+    tokens = frequent(sets)
     variables = jax.tree.map(lambda leaf: leaf[0], trained.variables)
     weights, _ = trained.model.templates(variables)
     templates = np.asarray(weights)[tokens]
@@ -168,13 +176,9 @@ def projected(trained: predict.Trained, sets: translation.Sets, per_token: int) 
     return found
 
 
-def frequent(train: np.ndarray, test: np.ndarray, count: int = 3) -> list[int]:
-    """The tokens that the training references say most often, special ids left out, of those that the test references say too.
-
-    Examples:
-      >>> frequent(np.array([[7, 7, 5, 2], [6, 5, 7, -1]]), np.array([[5, 6, 7]]), 2)
-      [7, 5]
-    """
+def frequent(sets: translation.Sets, count: int = 3) -> list[int]:
+    """The tokens that the training references say most often, special ids left out, of those that the test references say too."""
+    train, test = sets.train.labels, sets.test.labels
     tokens, counts = np.unique(train[np.isin(train, test) & (train > data.UNKNOWN)], return_counts=True)
     if len(tokens) < count:
         raise ValueError(f"training and test references must have at least {count} tokens in common, got {len(tokens)}")
@@ -183,11 +187,9 @@ def frequent(train: np.ndarray, test: np.ndarray, count: int = 3) -> list[int]:
 
 def one_row(name: str, trained: predict.Trained, seconds: float, test: Split, sources: dict, settings: TranslationSmoothing) -> dict:
     """NLL and ECE of an ensemble or a student, its mean uncertainty on every set, and detection of permuted sources."""
-    predicted = sequence_rows.prediction(trained)
+    predicted = sequence_rows.prediction(trained, settings.chunk_size)
     decode = sequence_rows.decoder(trained, settings, settings.corpus.target_length)
-    measured = {
-        label: sequence_rows.uncertainty(predicted, decode, {"source": source}, settings.batch_size) for label, source in sources.items()
-    }
+    measured = {label: sequence_rows.uncertainty(predicted, decode, {"source": source}, settings) for label, source in sources.items()}
     means = {
         label: {measure: float(own[measure].mean()) for measure in sequence_rows.MEASURES if measure in own}
         for label, own in measured.items()

@@ -22,7 +22,7 @@ COLUMNS = {  # title -> (scale, decimals)
 CURVES = (("ece", "ECE, %", 100.0, "temperatures"), ("nll", "NLL, nats", 1.0, "temperatures"), ("bleu", "BLEU", 100.0, "beam_temperatures"))
 CONVENTIONS = {
     "NLL, ECE": sequence_report.CONVENTIONS["NLL, ECE"],
-    "T": "temperature of least NLL on these references among those measured, divides logits",
+    "T": "of those measured, the temperature of least NLL on the validation pairs (on these where there are none); divides logits",
     "BLEU": "of the best hypothesis of the beam, by sacrebleu; logits are divided by the temperature in every step of the search",
     "paper": "WMT'14 English to German, Transformer, arXiv 1906.02629, tables 1 and 3: other data and networks, so only orders compare",
     "projection": "penultimate activations of the first network where one of three tokens comes next, in the plane of their templates",
@@ -53,7 +53,7 @@ def column(found: dict, part: dict, title: str) -> np.ndarray:
     plain, beam = (list(map(float, settings[name])).index(1.0) for name in ("temperatures", "beam_temperatures"))
     values = []
     for seed in part["seeds"]:
-        best = int(np.argmin(seed["nll"]))
+        best = int(np.argmin(seed.get("validation_nll", seed["nll"])))
         values.append(
             {
                 "BLEU": seed["bleu"][beam],
@@ -84,7 +84,7 @@ def tables(found: dict) -> list[Table]:
             cells = [Cell(number(paper.get(title), *form)) for title, form in COLUMNS.items()]
             lines.append([Cell(f"{name_of(part)}, paper"), Cell(BLANK), *cells])
     seed = found["parts"][0]["seeds"][0]
-    note = f"{seed['tokens']:,} tokens; BLEU signature {seed['signature']}"
+    note = f"{seed['tokens']:,} tokens; BLEU signature {seed['signature']}; {sequence_report.left_out(found['parts'][0])}"
     made = [Table("Single networks", ["labels", "n", *COLUMNS], [""] * (2 + len(COLUMNS)), lines, 1, note)]
     return [*made, over_temperatures(found), projections(found), students(found)]
 

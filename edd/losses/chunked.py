@@ -104,7 +104,7 @@ def member_targets(
       ((1, 3, 5), (1, 3))
     """
     _check_members(member_states, weights, biases)
-    found = over_time(lambda states: targets(_member_logits(states, weights, biases)), member_states, chunk_size, axes=2)
+    found = over_time(lambda states: targets(member_logits(states, weights, biases)), member_states, chunk_size, axes=2)
     return jax.lax.stop_gradient(found)
 
 
@@ -210,20 +210,21 @@ def distillation_from_states(
 
     def chunk(parts):
         own, members = parts
-        target = targets(_member_logits(members, member_weights, member_biases))
+        target = targets(member_logits(members, member_weights, member_biases))
         return loss(_logits(own, weights, bias), jax.lax.stop_gradient(target))
 
     return jnp.where(mask, over_time(chunk, (states, member_states), chunk_size, axes=(1, 2)), 0)
 
 
+def member_logits(states: Float[Array, "M B C d"], weights: Float[Array, "M V d"], biases: Float[Array, "M V"] | None) -> Array:
+    """[M, B, C, V]; for what `over_time` calls."""
+    logits = jnp.einsum("mbld,mvd->mblv", states, weights)
+    return logits if biases is None else logits + biases[:, None, None]
+
+
 def _logits(states: Array, weights: Array, bias: Array | None) -> Array:
     logits = jnp.einsum("...d,vd->...v", states, weights)  # no transposed copy of the weights, which XLA may make of `weights.T`
     return logits if bias is None else logits + bias.reshape((1,) * (logits.ndim - 1) + (-1,))
-
-
-def _member_logits(states: Array, weights: Array, biases: Array | None) -> Array:
-    logits = jnp.einsum("mbld,mvd->mblv", states, weights)
-    return logits if biases is None else logits + biases[:, None, None]
 
 
 def _student(states: Array, weights: Array, bias: Array | None, mask: ArrayLike | None) -> tuple[Array, Array]:

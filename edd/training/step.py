@@ -81,7 +81,7 @@ def make_train_step(
 
     Returns:
       (state [R, ...], batch, key) -> (state, {"loss", "gradient_norm", "alive"} each [R]). `batch` holds global arrays [R, B, ...]:
-      "inputs", "position" and, as the method needs, "labels", "targets", "mask" (1 counts, 0 does not). A replica whose loss,
+      "inputs", "position" and, as the method needs, "labels", "targets", "mask" (weights >= 0). A replica whose loss,
       gradient or new weights are not finite keeps its state of before, `alive` becomes False and `frozen_at` the step; the
       others are not touched. The distiller's loss gets one key per example [B], its penalty one key per step.
 

@@ -303,8 +303,7 @@ def over_hypotheses(
       >>> float(over_hypotheses(rates, log_probs)), round(float(over_hypotheses(rates, log_probs, "importance")), 4)
       (1.5, 1.25)
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {weighting!r}")
+    check_weighting(weighting)
     rates = checks.as_float(rates, "rates")
     log_probs = checks.as_float(sequence_log_probs, "sequence_log_probs").astype(rates.dtype)
     checks.shape(rates, (None,), "rates")
@@ -313,6 +312,12 @@ def over_hypotheses(
     checks.shape(temperature, (), "temperature")
     checks.positive(temperature, "temperature")
     return _weighted_mean(rates, log_probs, temperature, weighting == "importance")
+
+
+def check_weighting(weighting: str) -> None:
+    """Raises ValueError unless `weighting` is known."""
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {weighting!r}")
 
 
 def _mask(mask: ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -109,6 +109,12 @@ def test_empty_and_too_long(subwords):
     with pytest.raises(ValueError, match="source sentence 2 has .* tokens with its end, more than the 6"):
         translation.encode(subwords, pairs, 6, 8)
     cut = translation.encode(subwords, pairs, 6, 8, too_long="cut")
+    long = subwords.encode(pairs.target[2])
+    assert len(long) == 4 and cut.labels[2].tolist() == [*long, END, *[IGNORED] * 3]
+    cut_short = translation.encode(subwords, pairs, 6, 3, too_long="cut")
+    assert cut_short.labels[2].tolist() == long[:3]  # no end that is not there is asked for
+    assert cut_short.inputs["target"][2].tolist() == [START, *long[:2]]
+    assert translation.fits(subwords, pairs.source, 6).tolist() == [0 < len(subwords.encode(each)) < 6 for each in pairs.source]
     assert cut.inputs["source"][1].tolist() == [END, 0, 0, 0, 0, 0]  # an empty source is its end alone
     assert cut.inputs["source"][2, -1] == END and cut.inputs["source"][2, :5].tolist() == subwords.encode(pairs.source[2])[:5]
     assert len(translation.encode(subwords, pairs, 6, 8, too_long="drop").labels) == 1

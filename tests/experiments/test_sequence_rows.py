@@ -12,8 +12,10 @@ from edd.data import translation as data
 from edd.data.base import Split
 from edd.decoding.beam import Hypotheses
 from edd.distillers import masked_tokens, sequence
+from edd.ensembles import members
 from edd.experiments import predict, sequence_rows, stages
 from edd.experiments import settings as settings_lib
+from edd.models import transformer
 from edd.models.base import Model, Outputs
 from edd.uncertainty import ensemble
 
@@ -35,6 +37,11 @@ def table_model() -> Model:
         return Outputs(logits, logits), {}
 
     return Model(init, apply, lambda variables: (variables["params"]["table"].T, jnp.zeros(VOCABULARY)))
+
+
+def study(**changes) -> sequence_rows.Study:
+    training = settings_lib.Training(settings_lib.Model("transformer"))
+    return sequence_rows.Study(name="x", ensemble=settings_lib.Ensemble(2, training), students={}, **changes)
 
 
 def fitted(distiller, num_replicas, online=None, epochs=40.0):
@@ -75,23 +82,47 @@ def test_uncertainty_is_the_mean_over_tokens_then_hypotheses(teacher):
 
     def decode(x):
         count = len(x["source"])
-        fill = jnp.zeros((count, 3))
+        log_probs = jnp.tile(jnp.log(jnp.array([[0.3, 0.1, 0.0]])), (count, 1))
         lengths = jnp.tile(jnp.array([[3, 1, 0]]), (count, 1))
-        return Hypotheses(jnp.tile(jnp.asarray(tokens), (count, 1, 1)), lengths, fill, fill, jnp.zeros((2, count, 3, 4)))
+        return Hypotheses(jnp.tile(jnp.asarray(tokens), (count, 1, 1)), lengths, log_probs, log_probs, jnp.zeros((2, count, 3, 4)))
 
-    found = sequence_rows.uncertainty(sequence_rows.prediction(teacher), decode, {"source": np.zeros((3, 3), np.int32)}, 2)
+    inputs, predicted = {"source": np.zeros((3, 3), np.int32)}, sequence_rows.prediction(teacher)
+    found = sequence_rows.uncertainty(predicted, decode, inputs, study(batch_size=2))
+    weighted = sequence_rows.uncertainty(predicted, decode, inputs, study(batch_size=2, weighting="importance", temperature=0.5))
     log_probs = jax.nn.log_softmax(teacher.variables["params"]["table"])
     for measure, function in (("total", ensemble.total_uncertainty), ("expected_pairwise_kl", ensemble.expected_pairwise_kl)):
         of = function(log_probs)  # the model sees the token before: 1 4 5 of the first hypothesis, 1 of the second
         expected = (of[jnp.array([1, 4, 5])].mean() + of[1]) / 2
         np.testing.assert_allclose(found[measure], np.full(3, expected), rtol=1e-5)
+        expected = 0.9 * of[jnp.array([1, 4, 5])].mean() + 0.1 * of[1]  # 0.3^2 : 0.1^2
+        np.testing.assert_allclose(weighted[measure], np.full(3, expected), rtol=1e-5)
         np.testing.assert_allclose(found[f"{measure}_tokens"][0, :3], of[jnp.array([1, 4, 5])], rtol=1e-5)
     assert found["tokens"].tolist() == [tokens[0, 0].tolist()] * 3
 
 
 def test_one_network_has_no_knowledge_measures(teacher):
-    single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS)
-    assert single.mutual_information is None and single.total.shape == LABELS.shape
+    single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS, sequence_rows.measures)
+    assert set(single) == {"total", "data"} and single["total"].shape == LABELS.shape
+
+
+def test_scores_in_chunks_of_time_are_those_of_the_whole():
+    """An ensemble, one network and a Prior Network; in chunks no array of all logits is compiled."""
+    model = transformer.make(50, size="tiny", width=8, num_layers=1, num_heads=2, hidden=16)
+    inputs = {"source": RNG.integers(4, 50, (3, 6)).astype(np.int32), "target": RNG.integers(4, 50, (3, 5)).astype(np.int32)}
+    variables = jax.tree.map(lambda leaf: 3 * leaf, members.init(model, jax.random.key(0), 2, inputs))
+    labels = np.where(RNG.random((3, 5)) < 0.8, inputs["target"], -1).astype(np.int32)
+    none, alive = ({}, {}), np.ones(2, bool)
+    ensemble_of_two = predict.Trained(model, masked_tokens.make(50), variables, *none, alive, -np.ones(2), np.zeros(2))
+    one = predict.take(ensemble_of_two, np.array([0]))
+    for trained in (ensemble_of_two, one, one._replace(distiller=sequence.make_proxy(2, 50))):
+        for reduce, arrays in ((sequence_rows.tops, (labels,)), (sequence_rows.measures, ())):
+            whole = sequence_rows.prediction(trained)(inputs, reduce, *arrays)
+            chunked = sequence_rows.prediction(trained, 2)(inputs, reduce, *arrays)
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, chunked)
+    for size, there in ((None, True), (1, False)):
+        predicted = sequence_rows.prediction(ensemble_of_two, size)
+        text = predicted.func.lower(*predicted.args, inputs, sequence_rows.measures).compile().as_text()
+        assert ("[2,3,5,50]" in text) == there
 
 
 def test_rejection_and_detection_by_each_measure():
@@ -111,7 +142,9 @@ def test_examples_are_the_most_and_the_least_certain():
     vocabulary = types.SimpleNamespace(piece=lambda token: f"<{token}>")
     names = [f"text {number}" for number in range(8)]
     found = sequence_rows.examples(own, names, [f"wanted {number}" for number in range(8)], lambda index: f"source {index}", vocabulary)
-    assert [each["value"] for each in found] == [0.0, 1.0, 2.0, 5.0, 6.0, 7.0]
+    assert [each["value"] for each in found] == [0.0, 1.0, 6.0, 7.0]
+    data_too = sequence_rows.examples({**own, "data": -total, "data_tokens": own["total_tokens"]}, names, names, str, vocabulary)
+    assert [each["measure"] for each in data_too] == ["total"] * 4 + ["data"] * 4
     assert found[0] == {
         "measure": "total",
         "value": 0.0,

@@ -62,7 +62,21 @@ def test_sets_of_files(tmp_path):
     sets = made[0]
     assert len(sets.train.labels) == 30 and sets.references == pairs.target[:4]
     assert {name: source.shape for name, source in sets.ood.items()} == {"permuted": (4, 40), "german": (4, 40), "speech": (2, 40)}
-    assert sets.subwords.decode(sets.ood["german"][0]) == pairs.target[0]
+    assert sets.subwords.decode(sets.ood["german"][0]) == pairs.target[0] and sets.validation is None
+    assert sets.left_out == {"train": [0, 30], "test": [0, 6], "german": [0, 6], "speech": [0, 2]}
+    sizes = [len(sets.subwords.encode(each)) for each in pairs.source[:6]]
+    assert min(sizes) < max(sizes)
+    short = {**corpus, "source_length": max(sizes), "num_test": 0, "validation_split": "test_2016_flickr"}
+    less = translation.encode(
+        settings_lib.from_dict(translation.Translation, config(corpus=short)), *translation.texts(settings, str(tmp_path)), tmp_path
+    )
+    fitting = [number for number, size in enumerate(sizes) if size < max(sizes)]  # an end takes the last place
+    assert less.references == tuple(pairs.target[number] for number in fitting) and less.left_out["test"] == [6 - len(fitting), 6]
+    assert [row[row > 0].tolist() for row in less.ood["german"]] == [
+        [*sets.subwords.encode(each), data.END] for each in pairs.target[:6] if len(sets.subwords.encode(each)) < max(sizes)
+    ][: len(fitting)]
+    for permuted, source in zip(less.ood["permuted"], less.test.inputs["source"], strict=True):
+        assert sorted(permuted) == sorted(source)  # nothing is lost to a cut
     assert sets.subwords.model == made[1].subwords.model and not (tmp_path / sequence_rows.SUBWORDS).exists()
     sets.subwords.save(tmp_path / sequence_rows.SUBWORDS)
     other = settings_lib.from_dict(translation.Translation, config(corpus={**corpus, "vocab_size": 290}))
@@ -93,7 +107,14 @@ def part(row, nll, **auroc):
         "uncertainty": [0.1, 0.9],
     }
     own = {"row": row, "bleu": 0.25, "signature": "nrefs:1", "nll": nll, "ece": 0.05, "tokens": 9, "prr": {"total": 0.4}, "parameters": 10}
-    return {**own, "seconds": 1.0, "seconds_of_evaluation": 1.0, "auroc": {"permuted": auroc}, "examples": [example]}
+    return {
+        **own,
+        "left_out": {"test": [1, 9]},
+        "seconds": 1.0,
+        "seconds_of_evaluation": 1.0,
+        "auroc": {"permuted": auroc},
+        "examples": [example],
+    }
 
 
 def test_the_report_says_what_the_numbers_say(tmp_path):
@@ -110,7 +131,11 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     told = (tmp_path / "again" / "report.md").read_text()
     assert "Ensemble: BLEU 25.00 (Single 25.00), token NLL 1.500, below Single's 2.000." in told
     assert "SEnD: BLEU 25.00 (Single 25.00), token NLL 2.100, not below Single's 2.000." in told
-    assert "permuted 97.0 %" in told and "| permuted | Single, paper | 80.7 |" in told and "signature nrefs:1" in told
+    assert (
+        "permuted 97.0 %" in told
+        and "| permuted | Single, paper | 80.7 |" in told
+        and "signature nrefs:1; left out as too long or empty: test 1 of 9" in told
+    )
     assert (tmp_path / "figures" / "sentences_ensemble.png").stat().st_size > 1000
     assert json.loads((tmp_path / "results.json").read_text())["schema"] == translation_report.SCHEMA
 

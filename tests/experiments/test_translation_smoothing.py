@@ -64,7 +64,7 @@ def test_activations_are_those_before_the_token(variables):
     """Each point is the projection of the step whose label is its token, found by a loop."""
     labels = np.array([[7, 8, 2], [4, 2, -1]])
     split = Split({name: np.asarray(leaf) for name, leaf in X.items()}, labels)
-    sets = translation.Sets(Vocabulary(), split, split, ("", ""), {})
+    sets = translation.Sets(Vocabulary(), split, split, ("", ""), {}, {}, None)
     trained = Trained(MODEL, None, variables, {}, {}, np.ones(1, bool), -np.ones(1), np.zeros(1))
     found = translation_smoothing.projected(trained, sets, per_token=5)
     assert found["classes"] == ["_w4", "_w7", "_w8"] and found["test"]["labels"] == found["classes"]
@@ -79,8 +79,11 @@ def test_activations_are_those_before_the_token(variables):
 
 
 def test_frequent_tokens_are_in_both_sets():
-    with pytest.raises(ValueError, match="at least 3 tokens in common, got 2"):
-        translation_smoothing.frequent(np.array([[7, 7, 5, 2]]), np.array([[5, 7]]))
+    both = [Split({}, np.array(labels)) for labels in ([[7, 7, 5, 2], [6, 5, 7, -1]], [[5, 6, 7]])]
+    sets = translation.Sets(Vocabulary(), *both, ("",), {}, {}, None)
+    assert translation_smoothing.frequent(sets, 2) == [7, 5]
+    with pytest.raises(ValueError, match="at least 4 tokens in common, got 3"):
+        translation_smoothing.frequent(sets, 4)
 
 
 def config(**changes) -> dict:
@@ -128,7 +131,16 @@ def part(smoothing, nll, ece, bleu):
         means = {label: {"total": 1.0, "mutual_information": information} for label in ("test", "permuted")}
         own = {"row": name, "nll": 1.5, "ece": 0.02, "tokens": 9, "uncertainty": means, "members": 2, "seconds": 1.0}
         rows.append({**own, "auroc": {"permuted": {"total": 0.6, "mutual_information": 0.75}}})
-    return {"smoothing": smoothing, "run_seed": 0, "parameters": 10, "seeds": [seed], "projections": [plane], "rows": rows, "seconds": 1.0}
+    own = {"smoothing": smoothing, "run_seed": 0, "parameters": 10, "left_out": {"test": [1, 9]}}
+    return {**own, "seeds": [seed], "projections": [plane], "rows": rows, "seconds": 1.0}
+
+
+def test_the_temperature_is_chosen_on_validation_pairs_where_there_are_some():
+    settings = {"temperatures": [1.0, 1.5], "beam_temperatures": [1.0]}
+    own = part(0.0, [2.0, 1.9], [0.06, 0.02], [0.2])
+    assert translation_smoothing_report.column({"settings": settings}, own, "ECE % at T") == 0.02
+    own["seeds"][0]["validation_nll"] = [1.0, 1.1]
+    assert translation_smoothing_report.column({"settings": settings}, own, "ECE % at T") == 0.06
 
 
 def test_the_report_says_what_the_numbers_say(tmp_path):
@@ -149,7 +161,7 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
     ):
         assert told in report
     assert "spread from hard labels to smoothing 0.1: train 0.500 to 0.400" in report
-    assert "| smoothing 0.1, paper | – | 25.80 |" in report and "signature nrefs:1" in report
+    assert "| smoothing 0.1, paper | – | 25.80 |" in report and "signature nrefs:1; left out as too long or empty: test 1 of 9" in report
     assert (
         "PD-SEnD2, smoothing 0.1: NLL 1.500, mutual information 0.1000 nats on test and 0.1000 on permuted sources, AUROC 75.0 %." in report
     )
