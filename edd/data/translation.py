@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edd.data import files
 from edd.data.base import Split
 
 PAD, START, END, UNKNOWN = range(4)
@@ -176,9 +177,7 @@ class Subwords:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the model, whole or not at all."""
-        part = pathlib.Path(f"{path}.part")
-        part.write_bytes(self.model)
-        part.replace(path)
+        files.write_atomically(path, self.model)
 
 
 def pad(rows: Sequence[Sequence[int]], length: int, *, fill: int = PAD, what: str = "sentence") -> np.ndarray:

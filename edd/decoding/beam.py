@@ -7,6 +7,7 @@ A hypothesis is finished by the end token; at the last step nothing else may fol
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 from edd.decoding.model_average import check_combination, next_scores
 from edd.models.base import Model
 from edd.typing import Array, Bool, Float, Int, PyTree
+
+LARGEST_EXPONENT = 88.0  # of e in float32
 
 
 class Hypotheses(NamedTuple):
@@ -83,8 +86,8 @@ def search(step: Callable, state: PyTree, rules: Rules, *, num_members: int, num
         the step before, continued by its newest token (the start id at step 0). All members' distributions over V >= 2 tokens.
       state: what `step` carries; arrays of fixed shape.
       rules: `start` and `end` ids; `beam` N >= 1, which may exceed V; `length` L >= 1, the most tokens, the end included; `combination`
-        of the members ("product_of_expectations" or "expectation_of_products"); `length_penalty` >= 0; `forbidden` ids, never
-        chosen (their probability is not given to the others); `padding` id of the result.
+        of the members ("product_of_expectations" or "expectation_of_products"); `length_penalty` >= 0, with L^length_penalty finite in
+        float32; `forbidden` ids, never chosen (their probability is not given to the others); `padding` of the result, not the end id.
       num_members: M >= 1.
       num_sources: B >= 1.
       dtype: of the log-probabilities.
@@ -170,10 +173,13 @@ def check(rules: Rules, num_members: int, num_sources: int) -> None:
     for name, value in {"beam": rules.beam, "length": rules.length, "num_members": num_members, "num_sources": num_sources}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
-    if not rules.length_penalty >= 0:
-        raise ValueError(f"length_penalty must be at least 0, got {rules.length_penalty}")
+    # a length to the power of the penalty that overflows would make every score -0.0
+    if not (rules.length_penalty >= 0 and rules.length_penalty * math.log(rules.length) < LARGEST_EXPONENT):
+        raise ValueError(f"length_penalty must be at least 0, with length^length_penalty finite in float32, got {rules.length_penalty}")
     if min(rules.start, rules.end, *rules.forbidden) < 0 or rules.end in rules.forbidden:
         raise ValueError(f"start, end and forbidden must be ids >= 0, the end not forbidden, got {rules}")
+    if rules.padding == rules.end:
+        raise ValueError(f"padding must be another id than the end, which says where a hypothesis stops, got {rules.padding} for both")
 
 
 def _begin(state: PyTree, rules: Rules, members: int, sources: int, dtype) -> Carry:

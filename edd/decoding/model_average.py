@@ -74,7 +74,7 @@ def hypothesis_inputs(x: PyTree, tokens: Int[Array, "B N L"], start: int) -> PyT
 
     Args:
       x: inputs without "target", every leaf [B, ...].
-      tokens: hypotheses, padding after their end.
+      tokens: hypotheses, padding after their end, an id of the model's: it reads that too.
       start: the id that begins every decoder input.
 
     Returns:

@@ -29,10 +29,10 @@ def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
     """`make` of a method for single predictions -> `make` of its sequence form, with the same options, `top_k` and `chunk_size`.
 
     The method's loss must treat examples alike and draw nothing at random (EnD, EnD2, proxy; not flow matching), as keys are one for each
-    sequence. With `top_k` = k the targets keep the k most probable classes of each step (`edd.losses.top_k`, where the error is bounded):
-    2k + 1 numbers in place of K, and the precision. EnD2's targets are no distribution and refuse it. With `chunk_size` = C training
-    evaluates teachers C time steps at once, so that the members' logits [M, B, L, K] never exist (`ensembles.members.targets`); the
-    result does not depend on it.
+    sequence. With `top_k` = k, 1 <= k < K, the targets keep the k most probable classes of each step (`edd.losses.top_k`, where the error
+    is bounded): 2k + 1 numbers in place of K, and the precision. EnD2's targets are no distribution and refuse it. With `chunk_size` = C
+    training evaluates teachers C time steps at once, so that the members' logits [M, B, L, K] never exist (`ensembles.members.targets`);
+    the result does not depend on it.
 
     Args:
       make: `make(num_members, num_classes, **options)` of a method.
@@ -54,12 +54,14 @@ def per_step(make: Callable[..., Distiller]) -> Callable[..., Distiller]:
         num_members: int, num_classes: int, *, top_k: int | None = None, chunk_size: int | None = None, **options
     ) -> Distiller:
         if chunk_size is not None:
-            members.check_count(chunk_size, "chunk_size")
+            chunk_size = members.check_count(chunk_size, "chunk_size")
         method = make(num_members, num_classes, **options)
         if method.targets is None:
             raise ValueError("a sequence form needs a method with targets; to train on labels use the cross-entropy of tokens")
         if top_k is not None:
-            method = _compressed(method, top_k, num_classes)
+            if members.check_count(top_k, "top_k") >= num_classes:
+                raise ValueError(f"top_k must be below the {num_classes} classes, got {top_k}")
+            method = _compressed(method, int(top_k), num_classes)
 
         def targets(member_logits):
             if member_logits.ndim != 4:

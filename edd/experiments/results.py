@@ -20,11 +20,12 @@ JavaScript's `Number()` read); null means that the quantity does not exist for t
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+from edd.data.files import write_atomically
 
 SCHEMA = "edd.results/1"
 FILE_NAME = "results.json"
@@ -73,21 +74,6 @@ def decode(tree):
 def plain(tree):
     """`tree` as it will be after `save` and `load`: string keys, lists, Python numbers."""
     return decode(encode(tree))
-
-
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes `content` to `path` through a temporary file and `os.replace`: a failure leaves the old file as it was."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def save(results: dict, workdir: str | os.PathLike) -> Path:

@@ -27,6 +27,7 @@ MEASURES = ("total", "mutual_information", "expected_pairwise_kl", "reverse_mutu
 AVERAGES = ("tokens", "sentences")
 SUBWORDS = "subwords.model"  # of a run directory
 NUM_EXAMPLES = 4  # sequences shown by each measure, best and worst together
+MANY_CLASSES = 1 << 31  # stands for a vocabulary that is not known yet: no option is too large for it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,11 +78,14 @@ class Study:
 def check_methods(settings: Study) -> None:
     """Raises ValueError for a student of an unknown method or with an option that it does not take."""
     for student in settings.students.values():
-        build.distiller(student, 1, 2, 1, build.SEQUENCE_METHODS)
+        build.distiller(student, 1, MANY_CLASSES, 1, build.SEQUENCE_METHODS)
 
 
 def check_sizes(settings: Study, size: int, train: Split, *others: Split) -> None:
-    """Raises ValueError for a batch of more than the training examples, and what networks of `size` words raise for the sets' shapes."""
+    """Raises ValueError for a batch of more than the training examples, and what methods and networks of `size` words raise for them."""
+    for student in settings.students.values():
+        per_epoch = len(train.labels) // student.training.batch_size
+        build.distiller(student, settings.ensemble.num_members, size, per_epoch, build.SEQUENCE_METHODS)
     programs = {"ensemble": settings.ensemble, **{f"students.{name}": student for name, student in settings.students.items()}}
     for name, each in programs.items():
         if each.training.batch_size > len(train.labels):
@@ -231,7 +235,18 @@ def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> di
     return {"nll": float(nll[kept].mean()), "ece": float(np.abs(gaps).sum() / kept.sum()), "tokens": int(kept.sum())}
 
 
-def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: Study) -> dict[str, np.ndarray]:
+def check_decoded(tokens: np.ndarray, what: str) -> None:
+    """Raises FloatingPointError unless every source of `what` has a hypothesis: the best ones, `tokens` [N, L], end if they exist."""
+    empty = np.flatnonzero(~(tokens == translation.END).any(-1))
+    if empty.size:
+        raise FloatingPointError(
+            f"{what}: {empty.size} of {len(tokens)} sources, the first of them number {empty[0]}, have no hypothesis of a finite score: "
+            "the network, or one of the ensemble's, gives NaN there. Look for ids outside the vocabulary, or train it again with a lower "
+            "learning rate or clipped gradients"
+        )
+
+
+def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: Study, what: str = "decoding") -> dict[str, np.ndarray]:
     """Beam search and every measure of each source: mean over tokens, then over hypotheses; the best one's tokens and their measures.
 
     Args:
@@ -239,6 +254,10 @@ def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: S
       decode: from `decoder`.
       inputs: of the model; "target" is not looked at.
       settings: `batch_size` sources go in one pass; `weighting` and `temperature` of the hypotheses.
+      what: network and set, for the message of an error.
+
+    Raises:
+      FloatingPointError: as `check_decoded`.
     """
     over = functools.partial(measured, weighting=settings.weighting, temperature=settings.temperature)
 
@@ -246,7 +265,9 @@ def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: S
         found = decode(sources)
         return over(found, predicted(model_average.hypothesis_inputs(sources, found.tokens, translation.START), measures))
 
-    return predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, settings.batch_size, 0)
+    found = predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, settings.batch_size, 0)
+    check_decoded(found["tokens"], what)
+    return found
 
 
 @functools.partial(jax.jit, static_argnames=("weighting", "temperature"))

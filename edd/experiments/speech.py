@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
+
 from edd.data import listening, speech, translation
 from edd.data.base import Split
 from edd.data.listening import FrontEnd
@@ -118,7 +120,7 @@ def run(config: dict, workdir: pathlib.Path, *, data_dir: str | None = None, pro
     sets = read(settings, data_dir, workdir)
     sequence_rows.check_sizes(settings, sets.vocabulary.size, sets.train, sets.tests[TEST])
     description = record.open_run(workdir, config, {"run": settings.seed})
-    if isinstance(sets.vocabulary, translation.Subwords):
+    if isinstance(sets.vocabulary, translation.Subwords) and not jax.process_index():  # the others have learnt the same
         sets.vocabulary.save(workdir / sequence_rows.SUBWORDS)
     rows, parts = sequence_rows.train(settings, sets.train, sets.vocabulary.size, workdir, progress=progress), []
     for name, (trained, seconds) in rows.items():
@@ -196,7 +198,7 @@ def one_part(settings: Speech, name: str, trained: predict.Trained, sets: Sets, 
     found |= {"sets": {}, "auroc": {}, "examples": []}
     together = settings.batch_size * settings.beam  # as many as in the scoring of hypotheses: one program
     for label, split in sets.tests.items():
-        other = sequence_rows.uncertainty(predicted, decode, split.inputs, settings)
+        other = sequence_rows.uncertainty(predicted, decode, split.inputs, settings, f"{name} on {label}")
         texts = [sets.vocabulary.decode(tokens) for tokens in other["tokens"]]
         references = sets.references[label]
         found["sets"][label] = {

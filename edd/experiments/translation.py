@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from edd.data import translation
@@ -123,7 +124,8 @@ def begin(
     sequence_rows.check_sizes(settings, sets.subwords.size, sets.train, sets.test)
     check(sets)
     description = record.open_run(workdir, config, {"run": settings.seed})
-    sets.subwords.save(workdir / sequence_rows.SUBWORDS)
+    if not jax.process_index():  # the others have learnt the same
+        sets.subwords.save(workdir / sequence_rows.SUBWORDS)
     return sets, description
 
 
@@ -189,14 +191,14 @@ def one_part(settings: Translation, name: str, trained: predict.Trained, sets: S
         "seconds": seconds,
         **sequence_rows.teacher_forced(predicted, sets.test, settings.batch_size * settings.beam),  # as hypotheses: one program
     }
-    own = sequence_rows.uncertainty(predicted, decode, sets.test.inputs, settings)
+    own = sequence_rows.uncertainty(predicted, decode, sets.test.inputs, settings, f"{name} on test")
     texts = [sets.subwords.decode(tokens) for tokens in own["tokens"]]
     bleu = metrics.bleu(texts, sets.references)
     found |= {"bleu": float(bleu.score), "signature": bleu.signature}
     found["prr"] = sequence_rows.rejection_ratios(own, metrics.rejection_errors(texts, sets.references))
     found["auroc"] = {}
     for label, source in sets.ood.items():
-        other = sequence_rows.uncertainty(predicted, decode, {"source": source}, settings)
+        other = sequence_rows.uncertainty(predicted, decode, {"source": source}, settings, f"{name} on {label}")
         found["auroc"][label] = sequence_rows.detection_areas(own, other)
     source = lambda index: sets.subwords.decode(sets.test.inputs["source"][index])  # noqa: E731
     found["examples"] = sequence_rows.examples(own, texts, sets.references, source, sets.subwords)

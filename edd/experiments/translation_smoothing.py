@@ -119,7 +119,9 @@ def over_temperatures(teacher: predict.Trained, sets: translation.Sets, sources:
         for temperature in settings.beam_temperatures:
             heated = {"network": variables, "temperature": jnp.full(1, temperature)}
             best = lambda source, heated=heated: search(heated, {"source": source}).tokens[:, 0]  # noqa: E731
-            translations = [sets.subwords.decode(ids) for ids in predict.stream(best, sources, settings.batch_size, 0)]
+            decoded = predict.stream(best, sources, settings.batch_size, 0)
+            sequence_rows.check_decoded(decoded, f"the teacher of seed {seed} at temperature {temperature:g}")
+            translations = [sets.subwords.decode(ids) for ids in decoded]
             scores.append(metrics.bleu(translations, sets.references[: len(sources)]))
         found.append(
             {
@@ -189,7 +191,10 @@ def one_row(name: str, trained: predict.Trained, seconds: float, test: Split, so
     """NLL and ECE of an ensemble or a student, its mean uncertainty on every set, and detection of permuted sources."""
     predicted = sequence_rows.prediction(trained, settings.chunk_size)
     decode = sequence_rows.decoder(trained, settings, settings.corpus.target_length)
-    measured = {label: sequence_rows.uncertainty(predicted, decode, {"source": source}, settings) for label, source in sources.items()}
+    measured = {
+        label: sequence_rows.uncertainty(predicted, decode, {"source": source}, settings, f"{name} on {label}")
+        for label, source in sources.items()
+    }
     means = {
         label: {measure: float(own[measure].mean()) for measure in sequence_rows.MEASURES if measure in own}
         for label, own in measured.items()

@@ -87,8 +87,7 @@ class Encoder(nn.Module):
             positions = jnp.broadcast_to(jnp.arange(ids.shape[1])[None], ids.shape)
         rows = {"word": config.vocab_size, "position": config.max_position_embeddings, "token_type": config.type_vocab_size}
         tables = {name: self.param(f"{name}_embeddings", init, (count, config.hidden_size)) for name, count in rows.items()}
-        # an id beyond the table gives NaN, which training and evaluation report
-        parts = [jnp.take(tables[name], index, axis=0) for name, index in zip(imports.TABLES, (ids, positions, types))]
+        parts = [linen.rows(tables[name], index) for name, index in zip(imports.TABLES, (ids, positions, types))]
         x = nn.LayerNorm(epsilon=config.layer_norm_eps, name="embeddings_norm")(sum(parts))
         x = drop(keys, x, self.dropout, 0, train=train)
         for index in range(config.num_hidden_layers):

@@ -33,8 +33,8 @@ class TiedOutputs(nn.Module):
         self.table = self.param("embedding", nn.initializers.normal(self.width**-0.5), (self.vocabulary, self.width))
 
     def embed(self, ids: Int[Array, "B L"], positions: Int[Array, " L"]) -> Array:
-        """[B, L, d]; an id beyond the table gives NaN, which training and evaluation report."""
-        words = jnp.take(self.table, ids, axis=0) * self.width**0.5
+        """[B, L, d]; an id below 0 or beyond the table gives NaN, which training and evaluation report."""
+        words = linen.rows(self.table, ids) * self.width**0.5
         return (words + timing(positions, self.width)[None].astype(words.dtype)).astype(self.dtype or words.dtype)
 
     def outputs(self, hidden: Array) -> Outputs:

@@ -291,7 +291,7 @@ def over_hypotheses(
       A scalar; NaN where no hypothesis counts.
 
     Raises:
-      ValueError: shapes that differ, unknown weighting, a temperature that is not positive.
+      ValueError: shapes that differ, unknown weighting, a temperature that is not positive, (eagerly) a positive or NaN log-probability.
 
     References:
       Malinin & Gales 2021, "Uncertainty Estimation in Autoregressive Structured Prediction", eq. for the importance-weighted chain rule;
@@ -308,6 +308,7 @@ def over_hypotheses(
     log_probs = checks.as_float(sequence_log_probs, "sequence_log_probs").astype(rates.dtype)
     checks.shape(rates, (None,), "rates")
     checks.same_shape(rates, log_probs, "rates", "sequence_log_probs")
+    _check_log_probs(log_probs, "sequence_log_probs")
     temperature = checks.as_float(temperature, "temperature").astype(rates.dtype)
     checks.shape(temperature, (), "temperature")
     checks.positive(temperature, "temperature")
@@ -352,9 +353,13 @@ def _of_tokens(member_token_log_probs: ArrayLike, mask: ArrayLike) -> tuple[Arra
         raise ValueError(f"member_token_log_probs must hold at least one member on axis 0, got shape {log_probs.shape}")
     keep = _mask(mask, log_probs.shape[1:])
     log_probs = jnp.where(keep[None], log_probs, 0).astype(jnp.promote_types(log_probs.dtype, jnp.float32))
-    if checks.is_concrete(log_probs) and not bool((log_probs <= checks.NORMALISATION_TOLERANCE).all()):
-        raise ValueError("member_token_log_probs must be log-probabilities, <= 0, where the mask is 1, got a larger one or NaN")
+    _check_log_probs(log_probs, "member_token_log_probs", ", where the mask is 1")
     return log_probs, keep
+
+
+def _check_log_probs(log_probs: Array, name: str, where: str = "") -> None:
+    if checks.is_concrete(log_probs) and not bool((log_probs <= checks.NORMALISATION_TOLERANCE).all()):
+        raise ValueError(f"{name} must be log-probabilities, <= 0{where}, got a larger one or NaN")
 
 
 @jax.jit

@@ -70,7 +70,10 @@ def test_every_text_comes_back(subwords, tmp_path):
         assert min(ids) > UNKNOWN and max(ids) < subwords.size  # bytes spell what is unknown
         assert subwords.decode([START, *ids, END, 7, 7]) == sentence
     assert subwords.encode("") == [] and subwords.decode([END]) == "" and subwords.decode([PAD, IGNORED]) == ""
+    half = tmp_path / "subwords.model.part"
+    half.write_bytes(b"of another process")
     subwords.save(tmp_path / "subwords.model")
+    assert half.read_bytes() == b"of another process"
     assert translation.Subwords(tmp_path / "subwords.model").encode("bird tree.") == subwords.encode("bird tree.")
     pairs = translation.invented(60, 0)
     assert translation.learn([*pairs.source, *pairs.target], 330) == subwords.model  # the same text, the same pieces

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +208,11 @@ def test_too_long_a_source_is_named(decoded):
         ({"length": 2.5}, "length must be an integer of at least 1, got 2.5"),
         ({"combination": "sum"}, "combination must be one of product_of_expectations"),
         ({"length_penalty": -1.0}, "length_penalty must be at least 0"),
+        ({"length_penalty": math.inf}, "finite in float32, got inf"),
+        ({"length_penalty": math.inf, "length": 1}, "finite in float32, got inf"),
+        ({"length_penalty": math.nan}, "length_penalty must be at least 0, .* got nan"),
+        ({"length_penalty": 65.0}, "finite in float32, got 65"),  # 4^65 is above it
+        ({"padding": END}, "padding must be another id than the end, .* got 2 for both"),
         ({"forbidden": (END,)}, "the end not forbidden"),
         ({"widht": 3}, "unknown rule 'widht'; known: start, end"),
     ],

@@ -115,6 +115,11 @@ def test_bad_input_is_named():
             losses(distiller, logits, member_logits, wrong)
     with pytest.raises(ValueError, match="chunk_size must be an integer of at least 1, got 0"):
         sequence.make_end2(M, K, chunk_size=0)
+    for wrong in (0, -1, True, 2.0):
+        with pytest.raises(ValueError, match=f"top_k must be an integer of at least 1, got {wrong}"):
+            sequence.make_proxy(M, K, top_k=wrong)
+    with pytest.raises(ValueError, match="top_k must be below the 6 classes, got 6"):
+        sequence.make_end(M, K, top_k=K)
     with pytest.raises(ValueError, match="top_k must be None for EnD2"):
         sequence.make_end2(M, K, top_k=3)
     with pytest.raises(ValueError, match="needs a method with targets"):

@@ -35,19 +35,6 @@ def test_save_and_load(tmp_path, evaluated):
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "results.json"
-    results.write_atomically(path, "old")
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results.os, "replace", fail)
-    with pytest.raises(OSError, match="No space"):
-        results.write_atomically(path, "new")
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["results.json"]
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "no results.json at"), ("{", "not valid JSON"), ('{"schema": "edd.results/0"}', "'edd.results/0'"), ("[]", "schema None")],

@@ -100,6 +100,27 @@ def test_uncertainty_is_the_mean_over_tokens_then_hypotheses(teacher):
     assert found["tokens"].tolist() == [tokens[0, 0].tolist()] * 3
 
 
+@pytest.mark.parametrize("diverged", [1, 2], ids=["a member", "all members"])
+def test_networks_that_give_nan_are_told_from_empty_hypotheses(diverged):
+    model = transformer.make(VOCABULARY, size="tiny", width=8, num_layers=1, num_heads=2, hidden=8)
+    inputs = {"source": np.array([[4, 2], [5, 2], [6, 2]], np.int32), "target": np.ones((3, 1), np.int32)}
+    variables = members.init(model, jax.random.key(0), 2, inputs)
+    trained = predict.Trained(model, None, variables, {}, {}, np.ones(2, bool), np.full(2, -1), np.arange(2))
+    settings = study(beam=2, batch_size=2)
+    run = lambda trained: sequence_rows.uncertainty(  # noqa: E731
+        sequence_rows.prediction(trained), sequence_rows.decoder(trained, settings, 3), inputs, settings, "Ensemble on test"
+    )
+    assert np.isfinite(run(trained)["total"]).all()
+    table = variables["params"]["words"]["embedding"]
+    variables["params"]["words"]["embedding"] = table.at[:diverged, 5].set(jnp.nan)
+    with pytest.raises(FloatingPointError, match="Ensemble on test: 3 of 3 sources, the first of them number 0, .* gives NaN"):
+        run(trained)
+    ended = np.array([[5, data.END, 0], [0, 0, 0], [data.END, 0, 0]])
+    with pytest.raises(FloatingPointError, match="1 of 3 sources, the first of them number 1,"):
+        sequence_rows.check_decoded(ended, "x")
+    sequence_rows.check_decoded(ended[[0, 2]], "x")
+
+
 def test_one_network_has_no_knowledge_measures(teacher):
     single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS, sequence_rows.measures)
     assert set(single) == {"total", "data"} and single["total"].shape == LABELS.shape
@@ -170,3 +191,26 @@ def test_settings_that_no_study_takes():
             dataclasses.replace(good, **changes)
     with pytest.raises(ValueError, match="unknown method 'sand'"):
         sequence_rows.check_methods(dataclasses.replace(good, students={"a": dataclasses.replace(student, method="sand")}))
+
+
+def test_options_of_methods_are_checked_before_training():
+    """What depends on the vocabulary as soon as that is known, all else before the data is read."""
+    small = {"size": "tiny", "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 8}
+    training = settings_lib.Training(settings_lib.Model("transformer", small), batch_size=12)
+
+    def study(method="send", **options):
+        student = settings_lib.Student(method, training, targets="online", options=options)
+        return sequence_rows.Study(name="x", ensemble=settings_lib.Ensemble(2, training), students={"a": student})
+
+    for option in ("top_k", "chunk_size"):
+        for wrong in (0, -3, True, 1.5):
+            with pytest.raises(ValueError, match=option):
+                sequence_rows.check_methods(study(**{option: wrong}))
+    for method in ("send", "send2", "pd_send2"):
+        sequence_rows.check_methods(study(method))
+    train = Split(INPUTS, LABELS)
+    for top_k in (VOCABULARY, VOCABULARY - 1):
+        sequence_rows.check_methods(study(top_k=top_k, chunk_size=99))
+    sequence_rows.check_sizes(study(top_k=VOCABULARY - 1, chunk_size=99), VOCABULARY, train)
+    with pytest.raises(ValueError, match="top_k must be below the 7 classes, got 7"):
+        sequence_rows.check_sizes(study(top_k=VOCABULARY), VOCABULARY, train)

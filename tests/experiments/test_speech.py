@@ -4,6 +4,7 @@ import importlib.util
 import json
 import wave
 
+import jax
 import numpy as np
 import pytest
 
@@ -127,6 +128,22 @@ def test_sets_of_tfds_and_folders(tmp_path, monkeypatch):
     assert speech.read(settings, str(tmp_path), tmp_path).vocabulary.model == sets.vocabulary.model
     with pytest.raises(ValueError, match="french: transcript 0 has"):
         speech.read(parsed(corpus={**corpus, "target_length": 10, "num_test": 2}), str(tmp_path), tmp_path)
+
+
+@needs_subwords
+def test_the_first_process_alone_writes_the_subwords(tmp_path, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def train(*_, **__):
+        raise Enough
+
+    monkeypatch.setattr(sequence_rows, "train", train)
+    for process in (1, 0):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        with pytest.raises(Enough):
+            speech.run(config(corpus={"digits": "", "tfds": "librispeech"}, smoke=True), tmp_path / "run", progress=False)
+        assert (tmp_path / "run" / sequence_rows.SUBWORDS).exists() == (process == 0)
 
 
 @needs_jiwer

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import jax
 import pytest
 
 from edd.data import translation as data
@@ -94,6 +95,19 @@ def test_sets_of_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="test_2016_flickr.fr does not exist"):
         other = config(corpus={**corpus, "foreign": {"french": "fr"}})
         translation.texts(settings_lib.from_dict(translation.Translation, other), str(tmp_path))
+
+
+@needs_subwords
+def test_the_first_process_alone_writes_the_subwords(tmp_path, monkeypatch):
+    raw = config(smoke=True)
+    settings = translation.shrink(settings_lib.from_dict(translation.Translation, raw))
+    kept = []
+    for process in (1, 0, 1):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        sets, _ = translation.begin(settings, raw, tmp_path / "run", None)
+        kept.append(sets.subwords.model)
+        assert (tmp_path / "run").exists() == (len(kept) > 1)
+    assert kept[0] == kept[1] == kept[2] == (tmp_path / "run" / sequence_rows.SUBWORDS).read_bytes()
 
 
 def part(row, nll, **auroc):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,9 @@ class Vocabulary:
     def piece(self, token):
         return f"\u2581w{token}"
 
+    def decode(self, ids):
+        return " ".join(map(self.piece, ids))
+
 
 def test_activations_are_those_before_the_token(variables):
     """Each point is the projection of the step whose label is its token, found by a loop."""
@@ -76,6 +80,18 @@ def test_activations_are_those_before_the_token(variables):
     basis = np.stack([along, across / np.linalg.norm(across)], 1)
     want = [(states[place] - table[0]) @ basis for place in ((1, 0), (0, 0), (0, 1))]
     np.testing.assert_allclose(found["test"]["points"], want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_that_gives_nan_is_named(variables):
+    broken = jax.tree.map(lambda leaf: jnp.stack([leaf[0], leaf[0] + jnp.nan]), variables)
+    trained = Trained(MODEL, None, broken, {}, {}, np.ones(2, bool), -np.ones(2), np.array([0, 3]))
+    source = np.asarray(X["source"])
+    split = Split({name: np.asarray(leaf) for name, leaf in X.items()}, np.array([[7, 8, 2], [4, 2, -1]]))
+    sets = translation.Sets(Vocabulary(), split, split, ("a", "b"), {}, {}, None)
+    corpus = types.SimpleNamespace(target_length=4)
+    settings = types.SimpleNamespace(corpus=corpus, beam=2, batch_size=2, temperatures=[1.0], beam_temperatures=[2.0])
+    with pytest.raises(FloatingPointError, match="the teacher of seed 3 at temperature 2: 2 of 2 sources"):
+        translation_smoothing.over_temperatures(trained, sets, source, settings)
 
 
 def test_frequent_tokens_are_in_both_sets():

@@ -251,4 +251,5 @@ def test_bad_inputs_are_refused():
         model.apply(variables, jnp.ones((1, 17), jnp.int32), train=False)
     with pytest.raises(ValueError, match=r"\[B, L, 2\]"):
         model.apply(variables, jnp.ones((1, 4, 3), jnp.int32), train=False)
-    assert np.isnan(apply(model, variables, jnp.full((1, 4), 40, jnp.int32)).logits).all()
+    for unknown in (40, -1):
+        assert np.isnan(apply(model, variables, jnp.full((1, 4), unknown, jnp.int32)).logits).all()

@@ -83,6 +83,14 @@ def test_without_lengths_every_frame_counts(variables):
     np.testing.assert_allclose(apply(variables, absent, train=False)[0].logits, whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("unknown", [7, -1])
+def test_an_unknown_token_is_reported_as_nan_by_its_own_utterance_alone(variables, unknown):
+    target = np.array(TARGET)
+    target[1, 0] = unknown
+    bad = np.isnan(apply(variables, {**INPUTS, "target": target}, train=False)[0].logits).any((1, 2))
+    assert bad.tolist() == [False, True, False]
+
+
 def test_bad_inputs_are_named(variables):
     for change, error, message in (
         ({"source": SOURCE.astype(np.int32)}, TypeError, "floating point"),

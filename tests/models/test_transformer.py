@@ -230,6 +230,11 @@ def test_bad_inputs_are_named(variables):
         MODEL.apply(variables, {"source": SOURCE}, train=False)
     with pytest.raises(TypeError, match="source must be integers"):
         MODEL.apply(variables, {"source": SOURCE.astype(np.float32), "target": TARGET}, train=False)
-    beyond = {"source": np.where(SOURCE == 9, VOCABULARY, SOURCE), "target": TARGET}
-    bad = np.isnan(apply(variables, beyond, train=False)[0].logits).any((1, 2))
-    assert bad.tolist() == [False, True, False], "an unknown token is reported as NaN, by its own sentence alone"
+
+
+@pytest.mark.parametrize("unknown", [VOCABULARY, -1])
+def test_an_unknown_token_is_reported_as_nan_by_its_own_sentence_alone(variables, unknown):
+    for name, ids, token in (("source", SOURCE, 9), ("target", TARGET, 8)):
+        beyond = {**INPUTS, name: np.where(ids == token, unknown, ids)}
+        bad = np.isnan(apply(variables, beyond, train=False)[0].logits).any((1, 2))
+        assert bad.tolist() == [False, True, False]

@@ -332,6 +332,8 @@ def test_bad_input_is_named():
         (lambda: sequence.joint_scores(np.zeros((0, 1, 3)), np.ones((1, 3))), ValueError, "at least one member"),
         (lambda: sequence.dirichlet_token_measures(np.zeros((1, 2, 3)), np.ones((1, 2))), ValueError, "concentration must be positive"),
         (lambda: sequence.over_hypotheses([1.0], [0.0, 0.0]), ValueError, "sequence_log_probs"),
+        (lambda: sequence.over_hypotheses([1.0], [np.nan]), ValueError, "sequence_log_probs must be log-probabilities, <= 0, got a larger"),
+        (lambda: sequence.over_hypotheses([1.0], [0.1]), ValueError, "sequence_log_probs must be log-probabilities"),
         (lambda: sequence.over_hypotheses([1.0], [0.0], "beam"), ValueError, "weighting must be one of"),
         (lambda: sequence.over_hypotheses([1.0], [0.0], temperature=0.0), ValueError, "temperature must be positive"),
         (lambda: sequence.rate(np.ones((1, 2)), np.ones((1, 3))), ValueError, "mask must have shape"),

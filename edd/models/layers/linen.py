@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from edd.models.base import OUTPUT_LAYER, Model, Outputs
 from edd.models.layers import batch_ensemble
+from edd.typing import Array, Float, Int
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "tanh": nn.tanh}
 
@@ -35,6 +36,16 @@ def fraction(name: str, value: float) -> None:
     """Raises ValueError unless `value` lies in [0, 1)."""
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must lie in [0, 1), got {value}")
+
+
+def rows(table: Float[Array, "V d"], ids: Int[Array, "*B"]) -> Float[Array, "*B d"]:
+    """`table[ids]`; an id below 0 or beyond the table gives NaN, which training and evaluation report.
+
+    Examples:
+      >>> rows(jnp.array([[1.0], [2.0]]), jnp.array([1, -1, 2]))[:, 0].tolist()
+      [2.0, nan, nan]
+    """
+    return jnp.asarray(table).at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
 
 
 def head(
