@@ -269,9 +269,10 @@ def check_smoothings(smoothings: list[float]) -> None:
 
 
 def check_starts(students: dict[str, Student], network: Model | None) -> None:
-    """Raises ValueError for a student that begins from a member but is another network than the teachers' (None: none can)."""
+    """Raises ValueError for a student that begins from a member but has other weights than the teachers' network (None: none can)."""
+    weights = lambda model: (model.name, {key: value for key, value in model.options.items() if not key.endswith("dropout")})  # noqa: E731
     for name, student in students.items():
-        if student.start == "member" and student.training.model != network:
+        if student.start == "member" and (network is None or weights(student.training.model) != weights(network)):
             own = "its training.model is not the teachers'" if network else "no student can begin from a member here"
             raise ValueError(f"students.{name}.start must be 'random' ({own}), got 'member'")
 
