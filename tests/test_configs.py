@@ -6,10 +6,23 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
 from edd.data import augment
-from edd.experiments import build, distillation, launch, settings, smoothing_distillation, smoothing_features
+from edd.data.base import Split
+from edd.experiments import (
+    build,
+    distillation,
+    launch,
+    sequence_rows,
+    settings,
+    smoothing_distillation,
+    smoothing_features,
+    speech,
+    translation,
+    translation_smoothing,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -172,6 +185,35 @@ def test_programs_that_were_not_run_are_sound_at_full_size(stem, arg):
     distillation.check(whole)
     sizes = distillation.check_shapes(whole)
     assert sizes["teacher"] == SIZES.get(f"{stem}:{arg}", SIZES[stem])
+
+
+SEQUENCES = [  # presets of every study of sequences; classes by the config's experiment
+    ("multi30k", ""),
+    ("multi30k", "accelerator"),
+    ("multi30k", "wmt17"),
+    ("multi30k", "smoothed"),
+    ("multi30k_smoothing", "accelerator"),
+    ("fsdd", "accelerator"),
+    ("librispeech", "ami=a,french=b"),
+]
+SEQUENCE_STUDIES = {
+    "translation": translation.Translation,
+    "translation_smoothing": translation_smoothing.TranslationSmoothing,
+    "speech": speech.Speech,
+}
+
+
+@pytest.mark.parametrize(("stem", "arg"), SEQUENCES)
+def test_studies_of_sequences_are_sound_at_full_size(stem, arg):
+    """Settings, methods at the vocabulary's size, and networks at the sentences' lengths, as a run checks them; nothing is allocated."""
+    config = load(ROOT / "configs" / f"{stem}.py", arg).to_dict()
+    study = settings.from_dict(SEQUENCE_STUDIES[config.pop("experiment")], config)
+    sequence_rows.check_methods(study)
+    if hasattr(study.corpus, "source_length"):
+        many = lambda length: np.broadcast_to(np.int32(0), (29_000, length))  # noqa: E731
+        source, target = many(study.corpus.source_length), many(study.corpus.target_length)
+        split = Split({"source": source, "target": target}, target)
+        sequence_rows.check_sizes(study, study.corpus.vocab_size, split, split)
 
 
 @pytest.mark.parametrize("stem", ["smoothing_sweep", "fashion_smoothing", "imagenet_smoothing"])

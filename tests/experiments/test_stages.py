@@ -54,6 +54,7 @@ def test_where_a_student_cannot_begin_from_a_member():
     network = settings.Training(settings.Model("mlp", {"widths": [4]}))
     student = {"own": settings.Student("end", network, start="member")}
     settings.check_starts(student, network.model)
+    settings.check_starts(student, settings.Model("mlp", {"widths": [4], "dropout": 0.1}))  # no weights of its own
     for other in (settings.Model("mlp", {"widths": [5]}), None):
         with pytest.raises(ValueError, match="students.own.start must be 'random'"):
             settings.check_starts(student, other)
