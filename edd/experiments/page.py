@@ -5,6 +5,8 @@ import shutil
 import tempfile
 from collections.abc import Callable
 
+import jax
+
 from edd.experiments import html, results
 from edd.experiments.tables import Table
 
@@ -62,7 +64,7 @@ def write(
     *,
     smoke: bool = False,
 ) -> None:
-    """Writes the four: complete, or the old files stay.
+    """Writes the four on process 0: complete, or the old files stay.
 
     Args:
       found: what results.json holds, with "run".
@@ -74,6 +76,8 @@ def write(
       conventions: what the numbers mean.
       smoke: say on top that they mean nothing.
     """
+    if jax.process_index():
+        return
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if smoke:
