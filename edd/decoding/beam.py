@@ -87,7 +87,7 @@ def search(step: Callable, state: PyTree, rules: Rules, *, num_members: int, num
       state: what `step` carries; arrays of fixed shape.
       rules: `start` and `end` ids; `beam` N >= 1, which may exceed V; `length` L >= 1, the most tokens, the end included; `combination`
         of the members ("product_of_expectations" or "expectation_of_products"); `length_penalty` >= 0, with L^length_penalty finite in
-        float32; `forbidden` ids, never chosen (their probability is not given to the others); `padding` of the result, not the end id.
+        float32; `forbidden` ids, never chosen (their probability is not given to the others); `padding` of the result, which may be the end id: lengths tell.
       num_members: M >= 1.
       num_sources: B >= 1.
       dtype: of the log-probabilities.
@@ -178,8 +178,6 @@ def check(rules: Rules, num_members: int, num_sources: int) -> None:
         raise ValueError(f"length_penalty must be at least 0, with length^length_penalty finite in float32, got {rules.length_penalty}")
     if min(rules.start, rules.end, *rules.forbidden) < 0 or rules.end in rules.forbidden:
         raise ValueError(f"start, end and forbidden must be ids >= 0, the end not forbidden, got {rules}")
-    if rules.padding == rules.end:
-        raise ValueError(f"padding must be another id than the end, which says where a hypothesis stops, got {rules.padding} for both")
 
 
 def _begin(state: PyTree, rules: Rules, members: int, sources: int, dtype) -> Carry:

@@ -212,7 +212,6 @@ def test_too_long_a_source_is_named(decoded):
         ({"length_penalty": math.inf, "length": 1}, "finite in float32, got inf"),
         ({"length_penalty": math.nan}, "length_penalty must be at least 0, .* got nan"),
         ({"length_penalty": 65.0}, "finite in float32, got 65"),  # 4^65 is above it
-        ({"padding": END}, "padding must be another id than the end, .* got 2 for both"),
         ({"forbidden": (END,)}, "the end not forbidden"),
         ({"widht": 3}, "unknown rule 'widht'; known: start, end"),
     ],
