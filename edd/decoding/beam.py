@@ -87,7 +87,7 @@ def search(step: Callable, state: PyTree, rules: Rules, *, num_members: int, num
       state: what `step` carries; arrays of fixed shape.
       rules: `start` and `end` ids; `beam` N >= 1, which may exceed V; `length` L >= 1, the most tokens, the end included; `combination`
         of the members ("product_of_expectations" or "expectation_of_products"); `length_penalty` >= 0, with L^length_penalty finite in
-        float32; `forbidden` ids, never chosen (their probability is not given to the others); `padding` of the result, which may be the end id: lengths tell.
+        float32; `forbidden` ids, never chosen (their probability is not given to the others); `padding` of the result, any id.
       num_members: M >= 1.
       num_sources: B >= 1.
       dtype: of the log-probabilities.
