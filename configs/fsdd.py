@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "held_out": ["george", "yweweler"],  # the first and the last in the alphabet
                 "strings": [1, 5],
                 "speed": [0.8, 1.25],
-                "noise": [10] if "smoke" in given else [20, 10, 0],
+                "noise": [] if "smoke" in given else [20, 10, 0],
                 "num_train": strings,
                 "num_test": 200,
                 "seconds": 2.8,

@@ -214,25 +214,25 @@ def decoder(trained: predict.Trained, settings: Study, length: int) -> Callable:
     return functools.partial(search(trained.model, settings, length), jax.device_put(trained.variables))
 
 
-def tops(given: base.Prediction, labels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(NLL of the labels, confidence, whether the most probable token is the label), each [B, L]."""
+def scores(given: base.Prediction, labels: jax.Array) -> dict[str, jax.Array]:
+    """ "nll" of the labels, "confidence", whether the most probable token is the label ("correct"), and those of `MEASURES` that there are.
+
+    One function for references and hypotheses, so that both are one program. Each is [B, L], in nats where it has a unit.
+    """
     nll = -jnp.take_along_axis(given.log_probs, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
-    return nll, jnp.exp(given.log_probs.max(-1)), given.log_probs.argmax(-1) == labels
-
-
-def measures(given: base.Prediction) -> dict[str, jax.Array]:
-    """Those of `MEASURES` that there are, each [B, L] in nats."""
-    return {name: getattr(given, name) for name in MEASURES if getattr(given, name) is not None}
+    found = {"nll": nll, "confidence": jnp.exp(given.log_probs.max(-1)), "correct": given.log_probs.argmax(-1) == labels}
+    return found | {name: getattr(given, name) for name in MEASURES if getattr(given, name) is not None}
 
 
 def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> dict[str, float]:
     """Mean token NLL in nats and ECE (15 bins) of the next tokens of the references; `predicted` as from `prediction`."""
-    one = lambda inputs: predicted(inputs["own"], tops, inputs["labels"])  # noqa: E731
-    nll, confidence, correct = predict.stream(one, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
+    one = lambda inputs: predicted(inputs["own"], scores, inputs["labels"])  # noqa: E731
+    found = predict.stream(one, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
     kept = test.labels >= 0
-    confidence = confidence[kept].astype(np.float64)  # [tokens, V] probabilities would be the largest array of all: the bins need only this
-    gaps = np.bincount(calibration.bin_index(confidence, 15), confidence - correct[kept], 15)
-    return {"nll": float(nll[kept].mean()), "ece": float(np.abs(gaps).sum() / kept.sum()), "tokens": int(kept.sum())}
+    # [tokens, V] probabilities would be the largest array of all: the bins need only the largest of each
+    confidence = found["confidence"][kept].astype(np.float64)
+    gaps = np.bincount(calibration.bin_index(confidence, 15), confidence - found["correct"][kept], 15)
+    return {"nll": float(found["nll"][kept].mean()), "ece": float(np.abs(gaps).sum() / kept.sum()), "tokens": int(kept.sum())}
 
 
 def check_decoded(tokens: np.ndarray, what: str) -> None:
@@ -263,7 +263,8 @@ def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: S
 
     def one(sources):
         found = decode(sources)
-        return over(found, predicted(model_average.hypothesis_inputs(sources, found.tokens, translation.START), measures))
+        taught = model_average.hypothesis_inputs(sources, found.tokens, translation.START)
+        return over(found, predicted(taught, scores, found.tokens.reshape(-1, found.tokens.shape[-1])))
 
     found = predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, settings.batch_size, 0)
     check_decoded(found["tokens"], what)
@@ -272,11 +273,12 @@ def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: S
 
 @functools.partial(jax.jit, static_argnames=("weighting", "temperature"))
 def measured(found, given: dict, *, weighting: str, temperature: float) -> dict:
-    """Measures of an n-best [B, N, L] from those of its hypotheses' tokens [B N, L]; NaN for a source without a hypothesis."""
+    """Measures of an n-best [B, N, L] from the `scores` of its hypotheses [B N, L]; NaN for a source without a hypothesis."""
     count, length = found.tokens.shape[1:]
     mask = jnp.arange(length)[None] < found.lengths.reshape(-1, 1)
     result = {"tokens": found.tokens[:, 0]}
-    for measure, value in given.items():
+    for measure in (name for name in MEASURES if name in given):
+        value = given[measure]
         rates = sequence.rate(value, mask).reshape(-1, count)
         over = functools.partial(sequence.over_hypotheses, weighting=weighting, temperature=temperature)
         result[measure] = jax.vmap(over)(rates, found.log_probs)
