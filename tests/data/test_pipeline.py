@@ -165,6 +165,14 @@ def test_evaluation_covers_every_example_once_and_masks_the_padding(batch_size):
     np.testing.assert_array_equal(np.concatenate([batch["targets"].precision for batch in found])[keep], data["targets"].precision)
 
 
+def test_weights_are_a_training_array_and_no_evaluation_array():
+    weighted = {"inputs": np.arange(4.0), "mask": np.arange(4)}
+    batch = pipeline.Batches(weighted, batch_size=3, seed=0).batch(0)
+    np.testing.assert_array_equal(batch["mask"], batch["inputs"])
+    with pytest.raises(ValueError, match="reserved names index, position, mask, got mask"):
+        list(pipeline.evaluation_batches(weighted, 2))
+
+
 def test_evaluation_slices_assemble_to_the_whole():
     whole = list(pipeline.evaluation_batches(arrays(), 6))
     left, right = (list(pipeline.evaluation_batches(arrays(), 6, examples)) for examples in (slice(0, 4), slice(4, 6)))

@@ -52,6 +52,29 @@ def fitted(distiller, num_replicas, online=None, epochs=40.0):
     return stages.fit("tokens", training, table_model(), distiller, arrays, lambda x: x, **options)
 
 
+@pytest.mark.parametrize("average", ["tokens", "sentences"])
+def test_the_loss_is_the_mean_over_what_the_settings_say(average, monkeypatch):
+    """One step of descent on all sentences, of 2 to 5 tokens, against the gradient of that mean."""
+    monkeypatch.setattr(sequence_rows.build, "backbone", lambda model: lambda size: table_model())
+
+    def tables(rate):
+        optimizer = settings_lib.Optimizer("sgd", learning_rate=rate, options={"momentum": 0.0})
+        training = settings_lib.Training(settings_lib.Model("mlp"), optimizer, max_steps=1, batch_size=24)
+        settings = dataclasses.replace(study(average=average), ensemble=settings_lib.Ensemble(2, training))
+        found = sequence_rows.pretrain(settings, Split(INPUTS, LABELS), VOCABULARY, None, progress=False)
+        return found.variables["params"]["table"]
+
+    def loss(table):
+        log_probs = jax.nn.log_softmax(table[INPUTS["target"]])
+        nll = -jnp.take_along_axis(log_probs, INPUTS["target"][..., None], -1)[..., 0] * (LABELS >= 0)
+        counts = (LABELS >= 0).sum(1)
+        return nll.sum() / counts.sum() if average == "tokens" else (nll.sum(1) / counts).mean()
+
+    before, after = tables(1e-30), tables(1.0)
+    for own, moved in zip(before, after):
+        np.testing.assert_allclose(own - moved, jax.grad(loss)(own), atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def teacher():
     return fitted(masked_tokens.make(VOCABULARY), 2)
