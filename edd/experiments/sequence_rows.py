@@ -175,11 +175,9 @@ def _fit(
 
 
 def prediction(trained: predict.Trained, chunk_size: int | None = None) -> Callable:
-    """(inputs, reduce, *arrays [B, L, ...]) -> reduce(Prediction [B, L, ...], *arrays), jitted: an ensemble's where there are several
-    networks, else the one's by its method.
+    """Jitted (inputs, labels [B, L]) -> `scores` of the ensemble where there are several networks, else of the one by its method.
 
-    With `chunk_size` logits exist for so many time steps at once, as in `chunked.over_time`; `reduce` gives arrays [B, L, ...], treats time
-    steps alike and is a function of the module, not made for the call, since every other one is compiled anew.
+    With `chunk_size` logits exist for so many time steps at once, as in `chunked.over_time`.
     """
     first = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
 
@@ -188,16 +186,16 @@ def prediction(trained: predict.Trained, chunk_size: int | None = None) -> Calla
             return base.ensemble_prediction(logits)
         return trained.distiller.predict(Outputs(logits[0], None), first(params), first(state), jax.random.key(0))
 
-    @functools.partial(jax.jit, static_argnums=4)
-    def predicted(variables, params, state, inputs, reduce, *arrays):
+    @jax.jit
+    def predicted(variables, params, state, inputs, labels):
         if chunk_size is None:
-            return reduce(of_logits(members.apply(trained.model, variables, inputs).logits, params, state), *arrays)
+            return scores(of_logits(members.apply(trained.model, variables, inputs).logits, params, state), labels)
         states, *layer = members.output_layers(trained.model, variables, inputs)
 
         def chunk(parts):
-            return reduce(of_logits(chunked.member_logits(parts[0], *layer), params, state), *parts[1])
+            return scores(of_logits(chunked.member_logits(parts[0], *layer), params, state), parts[1])
 
-        return chunked.over_time(chunk, (states, arrays), chunk_size, axes=(2, 1))
+        return chunked.over_time(chunk, (states, labels), chunk_size, axes=(2, 1))
 
     return functools.partial(predicted, *jax.device_put((trained.variables, trained.params, trained.state)))
 
@@ -215,9 +213,9 @@ def decoder(trained: predict.Trained, settings: Study, length: int) -> Callable:
 
 
 def scores(given: base.Prediction, labels: jax.Array) -> dict[str, jax.Array]:
-    """ "nll" of the labels, "confidence", whether the most probable token is the label ("correct"), and those of `MEASURES` that there are.
+    """What references and hypotheses are scored by, in one program: arrays [B, L], in nats where they have a unit.
 
-    One function for references and hypotheses, so that both are one program. Each is [B, L], in nats where it has a unit.
+    "nll" of the labels, "confidence", "correct" (the most probable token is the label), and those of `MEASURES` that there are.
     """
     nll = -jnp.take_along_axis(given.log_probs, jnp.maximum(labels, 0)[..., None], -1)[..., 0]
     found = {"nll": nll, "confidence": jnp.exp(given.log_probs.max(-1)), "correct": given.log_probs.argmax(-1) == labels}
@@ -226,7 +224,7 @@ def scores(given: base.Prediction, labels: jax.Array) -> dict[str, jax.Array]:
 
 def teacher_forced(predicted: Callable, test: Split, batch_size: int = 50) -> dict[str, float]:
     """Mean token NLL in nats and ECE (15 bins) of the next tokens of the references; `predicted` as from `prediction`."""
-    one = lambda inputs: predicted(inputs["own"], scores, inputs["labels"])  # noqa: E731
+    one = lambda inputs: predicted(inputs["own"], inputs["labels"])  # noqa: E731
     found = predict.stream(one, {"own": test.inputs, "labels": test.labels}, batch_size, 0)
     kept = test.labels >= 0
     # [tokens, V] probabilities would be the largest array of all: the bins need only the largest of each
@@ -264,7 +262,7 @@ def uncertainty(predicted: Callable, decode: Callable, inputs: dict, settings: S
     def one(sources):
         found = decode(sources)
         taught = model_average.hypothesis_inputs(sources, found.tokens, translation.START)
-        return over(found, predicted(taught, scores, found.tokens.reshape(-1, found.tokens.shape[-1])))
+        return over(found, predicted(taught, found.tokens.reshape(-1, found.tokens.shape[-1])))
 
     found = predict.stream(one, {name: leaf for name, leaf in inputs.items() if name != "target"}, settings.batch_size, 0)
     check_decoded(found["tokens"], what)

@@ -154,7 +154,7 @@ def tempered(model: Model) -> Model:
 
 def at_temperature(logits: Callable, temperature: float) -> Callable:
     """As from `sequence_rows.prediction`, by the softmax of `logits(inputs)` / T."""
-    return lambda inputs, reduce, *arrays: reduce(Prediction(jax.nn.log_softmax(logits(inputs) / temperature)), *arrays)
+    return lambda inputs, labels: sequence_rows.scores(Prediction(jax.nn.log_softmax(logits(inputs) / temperature)), labels)
 
 
 def projected(trained: predict.Trained, sets: translation.Sets, per_token: int) -> dict:

@@ -145,7 +145,7 @@ def test_networks_that_give_nan_are_told_from_empty_hypotheses(diverged):
 
 
 def test_one_network_has_no_knowledge_measures(teacher):
-    single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS, sequence_rows.scores, LABELS)
+    single = sequence_rows.prediction(predict.take(teacher, np.array([0])))(INPUTS, LABELS)
     assert set(single) & set(sequence_rows.MEASURES) == {"total", "data"} and single["total"].shape == LABELS.shape
 
 
@@ -159,11 +159,11 @@ def test_scores_in_chunks_of_time_are_those_of_the_whole():
     ensemble_of_two = predict.Trained(model, masked_tokens.make(50), variables, *none, alive, -np.ones(2), np.zeros(2))
     one = predict.take(ensemble_of_two, np.array([0]))
     for trained in (ensemble_of_two, one, one._replace(distiller=sequence.make_proxy(2, 50))):
-        whole, chunked = (sequence_rows.prediction(trained, size)(inputs, sequence_rows.scores, labels) for size in (None, 2))
+        whole, chunked = (sequence_rows.prediction(trained, size)(inputs, labels) for size in (None, 2))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), whole, chunked)
     for size, there in ((None, True), (1, False)):
         predicted = sequence_rows.prediction(ensemble_of_two, size)
-        text = predicted.func.lower(*predicted.args, inputs, sequence_rows.scores, labels).compile().as_text()
+        text = predicted.func.lower(*predicted.args, inputs, labels).compile().as_text()
         assert ("[2,3,5,50]" in text) == there
 
 
